@@ -1,0 +1,1 @@
+"""Pixel-wise mapping with polarized self-attention."""

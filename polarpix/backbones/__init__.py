@@ -1,0 +1,1 @@
+"""Feature extractors with attention inside."""

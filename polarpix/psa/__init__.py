@@ -1,0 +1,1 @@
+"""Polarized self-attention: the four functions, exact and cheap."""
