@@ -1,0 +1,230 @@
+"""Where in a network an attention goes, and how it gets there without renaming a single existing weight.
+
+The attention becomes the child ``attention`` of the module it follows and runs in a forward hook of that module, so the
+state dict only gains keys ``<place>.attention.*``: ImageNet weights load before or after the insertion.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from timm.layers import convert_sync_batchnorm as timm_convert_sync_batchnorm
+from timm.models._efficientnet_blocks import (
+    DepthwiseSeparableConv,
+    EdgeResidual,
+    InvertedResidual,
+    UniversalInvertedResidual,
+)
+from timm.models.convnext import ConvNeXtBlock
+from timm.models.hrnet import HighResolutionModule
+from timm.models.resnet import BasicBlock, Bottleneck
+from torch import Tensor, nn
+
+from polarpix.attention import build_attention
+from polarpix.errors import InputError
+
+__all__ = ["SITES", "Site", "attention_blocks", "convert_sync_batchnorm", "find_places", "insert_attention"]
+
+CHILD = "attention"
+
+
+@dataclass(frozen=True)
+class Site:
+    """Where the attention goes in one class of block.
+
+    Args:
+        after: name, inside the block, of the module whose output the attention takes.
+        width: name, inside the block, of the convolution whose ``out_channels`` is the width there.
+        unless_in: not in networks that hold a module of this class.
+        first_stage: the first ``N`` of timm's ``blocks.N`` that gets attention.
+    """
+
+    after: str
+    width: str
+    unless_in: type[nn.Module] | None = None
+    first_stage: int = 0
+
+
+# ResNet and HRNet: the paper's placement, after the activation of the block's (first) 3x3 convolution; HRNet's stage-1
+# and head Bottlenecks get none. The parameter counts of its tables 2 to 4 follow from these two rows.
+# MobileNet, EfficientNet: the paper does not say where. After the linear projection, from the fourth stage on (stride
+# 16 and deeper); ``bn.act`` is the empty activation behind that projection's normalisation.
+# ConvNeXt: not in the paper; after the 7x7 convolution, its only spatial one.
+SITES: dict[type[nn.Module], Site] = {
+    BasicBlock: Site(after="act1", width="conv1"),
+    Bottleneck: Site(after="act2", width="conv2", unless_in=HighResolutionModule),
+    InvertedResidual: Site(after="bn3.act", width="conv_pwl", first_stage=3),
+    DepthwiseSeparableConv: Site(after="bn2.act", width="conv_pw", first_stage=3),
+    EdgeResidual: Site(after="bn2.act", width="conv_pwl", first_stage=3),
+    UniversalInvertedResidual: Site(after="pw_proj.bn.act", width="pw_proj.conv", first_stage=3),
+    ConvNeXtBlock: Site(after="conv_dw", width="conv_dw"),
+}
+
+
+def insert_attention(
+    model: nn.Module,
+    name: str,
+    places: Iterable[str] | None = None,
+    *,
+    example: Tensor | None = None,
+    **options: Any,
+) -> list[str]:
+    """Put one attention block after each place, in place.
+
+    Args:
+        model: any network that :data:`SITES` knows a block of; any module at all if ``places`` are given.
+        name: a key of :data:`polarpix.attention.ATTENTION`; "none" inserts nothing.
+        places: names of the modules whose output [B, C, H, W] the attention takes; null for the places of the table.
+            The name of a plain ``nn.Sequential`` means its last module.
+        example: input of one forward pass that finds the width at given places; null for zeros [1, 3, 64, 64].
+        options: keyword arguments of every block.
+
+    Returns:
+        The names of the modules after which an attention now sits, in the network's order.
+
+    Raises:
+        InputError: unknown attention or place, a place without [B, C, H, W] output, shared or run more than once, or
+            taken already, or a network without a block of the table.
+    """
+    if name == "none":
+        build_attention(name, 1, **options)
+        return []
+    widths = find_places(model) if places is None else _probe(model, _resolve(model, places), example)
+    _refuse_taken(model, widths)
+    blocks = {place: build_attention(name, width, **options) for place, width in widths.items()}
+    for place, block in blocks.items():
+        module = model.get_submodule(place)
+        tensor = next(iter(model.parameters()), None)
+        if tensor is not None:
+            block.to(device=tensor.device, dtype=tensor.dtype)
+        block.train(module.training)
+        module.add_module(CHILD, block)
+        module.register_forward_hook(_attend)
+    return list(blocks)
+
+
+def find_places(model: nn.Module) -> dict[str, int]:
+    """The places of the table in a network: name of the module before the attention -> channels there.
+
+    Raises:
+        InputError: the network holds no block of :data:`SITES`, or shares a module between blocks.
+    """
+    classes = {type(module) for module in model.modules()}
+    places: dict[str, int] = {}
+    for block_name, block in model.named_modules():
+        site = next((SITES[cls] for cls in type(block).__mro__ if cls in SITES), None)
+        if site is None or (site.unless_in is not None and site.unless_in in classes):
+            continue
+        stage = re.search(r"(?:^|\.)blocks[._](\d+)\.", block_name)
+        if stage is not None and int(stage[1]) < site.first_stage:
+            continue
+        prefix = f"{block_name}." if block_name else ""
+        width = block.get_submodule(site.width).out_channels
+        assert isinstance(width, int)
+        places[prefix + site.after] = width
+    if not places:
+        known = ", ".join(cls.__name__ for cls in SITES)
+        raise InputError(f"{type(model).__name__} has no block that attention is known for ({known}): name places=")
+    return places
+
+
+def attention_blocks(model: nn.Module) -> dict[str, nn.Module]:
+    """The inserted attention blocks: place -> block, in the network's order."""
+    return {name: getattr(module, CHILD) for name, module in model.named_modules() if _attend in _hooks(module)}
+
+
+def convert_sync_batchnorm(model: nn.Module) -> nn.Module:
+    """Make every batch normalisation share its statistics between processes, timm's fused ones too, keeping attention.
+
+    ``torch.nn.SyncBatchNorm.convert_sync_batchnorm`` drops the activation of timm's ``BatchNormAct2d`` and the forward
+    hooks of the modules it replaces.
+    """
+    taken = set(attention_blocks(model))
+    converted: nn.Module = timm_convert_sync_batchnorm(model)
+    for place in taken - set(attention_blocks(converted)):
+        converted.get_submodule(place).register_forward_hook(_attend)
+    return converted
+
+
+def _attend(module: nn.Module, args: tuple[Any, ...], output: Tensor) -> Tensor:
+    attended: Tensor = module.get_submodule(CHILD)(output)  # [B, C, H, W]
+    return attended
+
+
+def _hooks(module: nn.Module) -> Iterator[Any]:
+    return iter(module._forward_hooks.values())
+
+
+def _resolve(model: nn.Module, places: Iterable[str]) -> list[str]:
+    names = dict(model.named_modules())
+    resolved: list[str] = []
+    for place in places:
+        if not place or place not in names:
+            near = difflib.get_close_matches(place, names, n=3)
+            mend = f"did you mean {' or '.join(near)}?" if near else "list them with model.named_modules()"
+            raise InputError(f"{type(model).__name__} has no module {place!r}: {mend}")
+        # A child added to a Sequential would run as its next step: its last module gives the same output.
+        while type(names[place]) is nn.Sequential and len(names[place]._modules):
+            place = f"{place}.{list(names[place]._modules)[-1]}"
+        if isinstance(names[place], nn.Sequential | nn.ModuleList | nn.ModuleDict):
+            raise InputError(f"{place} is a container ({type(names[place]).__name__}): name a module inside it")
+        resolved.append(place)
+    twice = [place for place, count in Counter(resolved).items() if count > 1]
+    if twice:
+        raise InputError(f"place {twice[0]} is named twice: name it once")
+    if not resolved:
+        raise InputError("places is empty: name at least one module, or leave it out for the table's places")
+    order = {name: i for i, name in enumerate(names)}
+    return sorted(resolved, key=order.__getitem__)
+
+
+def _refuse_taken(model: nn.Module, places: Iterable[str]) -> None:
+    uses = Counter(id(module) for _, module in model.named_modules(remove_duplicate=False))
+    for place in places:
+        module = model.get_submodule(place)
+        if _attend in _hooks(module):
+            raise InputError(f"place {place} has attention already: insert once, or name other places")
+        if hasattr(module, CHILD):
+            raise InputError(f"place {place} has a part named {CHILD!r} of its own: name another place")
+        if uses[id(module)] > 1:
+            raise InputError(f"place {place} is shared by several parts of the network: name one that is not")
+
+
+def _probe(model: nn.Module, places: list[str], example: Tensor | None) -> dict[str, int]:
+    """One forward pass in eval mode: the channels of the output of each place."""
+    seen: dict[str, list[Any]] = {place: [] for place in places}
+    handles = [
+        model.get_submodule(place).register_forward_hook(lambda _m, _a, output, place=place: seen[place].append(output))
+        for place in places
+    ]
+    modes = {module: module.training for module in model.modules()}
+    tensor = next(iter(model.parameters()), torch.zeros(()))
+    x = torch.zeros(1, 3, 64, 64, dtype=tensor.dtype, device=tensor.device) if example is None else example
+    try:
+        model.eval()
+        with torch.no_grad():
+            model(x)
+    except (RuntimeError, ValueError, TypeError, AssertionError, IndexError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        shape = list(x.shape)
+        raise InputError(f"{type(model).__name__} does not run on a {shape} input ({reason}): give example=") from error
+    finally:
+        for handle in handles:
+            handle.remove()
+        for module, training in modes.items():
+            module.training = training
+    widths: dict[str, int] = {}
+    for place, outputs in seen.items():
+        if len(outputs) != 1:
+            raise InputError(f"place {place} runs {len(outputs)} times in one forward pass: name one that runs once")
+        if not isinstance(outputs[0], Tensor) or outputs[0].ndim != 4:
+            found = list(outputs[0].shape) if isinstance(outputs[0], Tensor) else type(outputs[0]).__name__
+            raise InputError(f"place {place} gives {found}: name a module whose output is [B, C, H, W]")
+        widths[place] = outputs[0].shape[1]
+    return widths

@@ -1,0 +1,149 @@
+"""Weights files: safetensors that say what they are (config with form and layout, labels, metrics, commit)."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from polarpix.config import PoseRun, SegRun
+from polarpix.errors import InputError
+from polarpix.types import ClassTable, KeypointSchema
+
+__all__ = ["Artifact", "commit", "load_artifact", "load_state", "save_artifact", "write_text"]
+
+FORMAT = "polarpix-1"
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a whole file or nothing: a reader never sees half of it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    scratch = path.with_name(f".{path.name}.{os.getpid()}")
+    scratch.write_text(text)
+    os.replace(scratch, path)
+
+
+def commit() -> str:
+    """The commit of the source tree the package runs from, with "+" if it was changed; "" outside a checkout."""
+    folder = Path(__file__).resolve().parent
+
+    def git(*arguments: str) -> str:
+        done = subprocess.run(["git", *arguments], cwd=folder, capture_output=True, text=True, check=False)
+        return done.stdout.strip() if done.returncode == 0 else ""
+
+    try:
+        tracked = git("ls-files", "--error-unmatch", Path(__file__).name)
+        head = git("rev-parse", "--short=12", "HEAD") if tracked else ""
+        return head + ("+" if head and git("status", "--porcelain", "--untracked-files=no", ".") else "")
+    except FileNotFoundError:
+        return ""
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """What a weights file holds besides the tensors."""
+
+    task: str  # pose or seg
+    run: dict[str, Any]  # the whole resolved page
+    labels: KeypointSchema | ClassTable
+    metrics: dict[str, float]
+    commit: str
+    state: dict[str, Tensor]
+    file: str
+
+    @property
+    def attention(self) -> str:
+        """The shelf's name of the attention inside, which fixes its form and layout."""
+        return str(self.run["model"]["backbone"]["attention"])
+
+
+def save_artifact(
+    path: Path,
+    state: dict[str, Tensor],
+    run: PoseRun | SegRun,
+    labels: KeypointSchema | ClassTable,
+    metrics: dict[str, float],
+) -> None:
+    """Write tensors and metadata to one safetensors file, atomically."""
+    metadata = {
+        "format": FORMAT,
+        "task": run.task,
+        "run": json.dumps(dataclasses.asdict(run)),
+        "labels": json.dumps(dataclasses.asdict(labels)),
+        "metrics": json.dumps(metrics),
+        "commit": commit(),
+    }
+    path.parent.mkdir(parents=True, exist_ok=True)
+    scratch = path.with_name(f".{path.name}.{os.getpid()}")
+    save_file({name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}, scratch, metadata)
+    os.replace(scratch, path)
+
+
+def read_labels(task: str, values: dict[str, Any]) -> KeypointSchema | ClassTable:
+    """Labels from their JSON: lists become the tuples of the value classes."""
+
+    def frozen(value: Any) -> Any:
+        return tuple(frozen(v) for v in value) if isinstance(value, list) else value
+
+    kind = KeypointSchema if task == "pose" else ClassTable
+    return kind(**{key: frozen(value) for key, value in values.items()})
+
+
+def load_artifact(path: str | Path) -> Artifact:
+    """Read a weights file written by :func:`save_artifact`.
+
+    Raises:
+        InputError: the file is missing, is no safetensors file, or was not written by polarpix.
+    """
+    path = Path(path)
+    if path.is_dir() and (path / "weights" / "best.safetensors").is_file():
+        path = path / "weights" / "best.safetensors"
+    if not path.is_file():
+        raise InputError(f"{path}: no such weights file: give a run folder or its weights/best.safetensors")
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # not a dict
+    except (SafetensorError, OSError) as error:
+        raise InputError(f"{path}: not a readable safetensors file ({error}): copy or train it again") from error
+    if metadata.get("format") != FORMAT:
+        raise InputError(f"{path}: not a polarpix weights file (format {metadata.get('format')!r}, must be {FORMAT!r})")
+    task = metadata["task"]
+    labels = read_labels(task, json.loads(metadata["labels"]))
+    run, metrics = json.loads(metadata["run"]), json.loads(metadata["metrics"])
+    return Artifact(task, run, labels, metrics, metadata["commit"], state, str(path))
+
+
+def load_state(model: nn.Module, artifact: Artifact) -> None:
+    """Load the tensors into a model of the same architecture.
+
+    Raises:
+        InputError: another attention form or layout, class count or architecture; names the first keys that differ.
+    """
+    own = model.state_dict()
+    missing = [key for key in own if key not in artifact.state]
+    unexpected = [key for key in artifact.state if key not in own]
+    shapes = [
+        f"{key} {tuple(artifact.state[key].shape)} in the file, {tuple(own[key].shape)} in the model"
+        for key in own
+        if key in artifact.state and artifact.state[key].shape != own[key].shape
+    ]
+    if missing or unexpected or shapes:
+        found = [f"{len(missing)} tensors missing ({missing[0]}, ...)"] if missing else []
+        found += [f"{len(unexpected)} not expected ({unexpected[0]}, ...)"] if unexpected else []
+        found += [f"{len(shapes)} of another shape ({shapes[0]})"] if shapes else []
+        raise InputError(
+            f"{artifact.file}: does not fit this model: {'; '.join(found)}; "
+            f"it holds attention {artifact.attention!r} and {len(artifact.labels.names)} outputs: use its own config"
+        )
+    with torch.no_grad():
+        model.load_state_dict(artifact.state)

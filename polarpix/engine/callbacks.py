@@ -1,0 +1,141 @@
+"""What happens around the training loop, one small callback each."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+import torch.distributed as dist
+from pytorch_lightning.callbacks import Callback, ModelCheckpoint
+from pytorch_lightning.utilities import rank_zero_only
+
+from polarpix.engine.artifact import save_artifact, write_text
+from polarpix.images import write_image
+
+__all__ = ["EpochSeed", "EvenBuffers", "MetricsTable", "Pictures", "StepClock", "WeightsFile"]
+
+
+class EpochSeed(Callback):
+    """Seeds torch anew at every epoch, so that a resumed run draws the same dropout masks as an uninterrupted one."""
+
+    def __init__(self, seed: int) -> None:
+        self.seed = seed
+
+    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        torch.manual_seed(hash((self.seed, trainer.current_epoch, trainer.global_rank)) % 2**63)
+
+
+class EvenBuffers(Callback):
+    """Gives every process the batch statistics of the first one before they share a validation."""
+
+    def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if dist.is_available() and dist.is_initialized():
+            for buffer in pl_module.buffers():
+                dist.broadcast(buffer, 0)
+
+
+class StepClock(Callback):
+    """Logs the mean time spent waiting for data and the mean time of a step, apart, in milliseconds."""
+
+    def __init__(self) -> None:
+        self.data = self.step = self.mark = 0.0
+        self.count = 0
+
+    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self.data = self.step = 0.0
+        self.count = 0
+        self.mark = time.perf_counter()
+
+    def on_train_batch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, index: int) -> None:
+        now = time.perf_counter()
+        if index > 0:  # the first wait starts the loading processes
+            self.data += now - self.mark
+        self.mark = now
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        if batch_idx > 0:
+            if torch.cuda.is_available():
+                torch.cuda.synchronize()
+            self.step += time.perf_counter() - self.mark
+            self.count += 1
+        self.mark = time.perf_counter()
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if self.count:
+            pl_module.log("data_ms", 1000 * self.data / self.count, rank_zero_only=True)
+            pl_module.log("step_ms", 1000 * self.step / self.count, rank_zero_only=True)
+
+
+class Pictures(Callback):
+    """Draws truth beside prediction after each validation: a file per epoch and an image in TensorBoard."""
+
+    def __init__(self, data: Any, folder: Path, count: int) -> None:
+        self.data, self.folder, self.count = data, folder, count
+
+    @rank_zero_only
+    def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if not self.count:
+            return
+        picture = pl_module.pictures(self.data.dataset("val"), self.count)
+        write_image(self.folder / f"epoch_{trainer.current_epoch:03d}.jpg", picture)
+        board = getattr(trainer.logger, "experiment", None)
+        if board is not None:
+            board.add_image("predictions", picture, trainer.current_epoch, dataformats="HWC")
+
+
+class WeightsFile(Callback):
+    """Keeps weights/best.safetensors equal to the best checkpoint (the averaged weights where there are any)."""
+
+    def __init__(self, checkpoints: ModelCheckpoint, path: Path) -> None:
+        self.checkpoints, self.path = checkpoints, path
+        self.written: float | None = None
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"written": self.written}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.written = state_dict["written"]
+
+    @rank_zero_only
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        score = self.checkpoints.best_model_score
+        if trainer.state.fn != "fit" or score is None or float(score) == self.written:
+            return
+        checkpoint = torch.load(self.checkpoints.best_model_path, map_location="cpu", weights_only=False)
+        prefix = "model."
+        state = {k.removeprefix(prefix): v for k, v in checkpoint["state_dict"].items() if k.startswith(prefix)}
+        task: Any = pl_module
+        save_artifact(self.path, state, task.run, task.labels, task.results)
+        write_text(self.path.with_suffix(".json"), json.dumps(task.results, indent=2))
+        self.written = float(score)
+
+
+class MetricsTable(Callback):
+    """metrics.csv: one row per epoch, kept over a resume, rewritten whole so that no row is ever half there."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    @rank_zero_only
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        rows: list[dict[str, Any]] = []
+        if self.path.exists():
+            with self.path.open(newline="") as file:
+                rows = [row for row in csv.DictReader(file) if int(row["epoch"]) < trainer.current_epoch]
+        row: dict[str, Any] = {"epoch": trainer.current_epoch}
+        row |= {name: float(value) for name, value in sorted(trainer.callback_metrics.items())}
+        rows.append(row)
+        names = list(dict.fromkeys(name for row in rows for name in row))
+        text = io.StringIO()
+        table = csv.DictWriter(text, names, restval="", lineterminator="\n")
+        table.writeheader()
+        table.writerows(rows)
+        write_text(self.path, text.getvalue())

@@ -1,0 +1,332 @@
+"""Files to arrays and back: pictures, label maps, and the normalisation in front of a network.
+
+Pictures are uint8 [H, W, 3] RGB as one looks at them: EXIF orientation applied, transparency laid over white, 16 bit
+scaled to 8. Label maps are uint8 [H, W]. Every problem with a file is an :class:`InputError` of one line.
+"""
+
+from __future__ import annotations
+
+import glob
+import io
+import os
+import uuid
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, UnidentifiedImageError
+
+from polarpix.errors import InputError
+from polarpix.types import UInt8Array
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+__all__ = [
+    "IMAGENET_MEAN",
+    "IMAGENET_STD",
+    "IMAGE_SUFFIXES",
+    "list_images",
+    "normalize",
+    "read_image",
+    "read_label",
+    "to_rgb",
+    "write_bytes",
+    "write_image",
+    "write_label",
+]
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)  # of RGB in 0..1
+IMAGENET_STD = (0.229, 0.224, 0.225)
+IMAGE_SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".pgm", ".tif", ".tiff", ".webp")
+
+_ORIENTATION_TAG = 0x0112
+_WRITERS: dict[str, list[int]] = {
+    ".jpg": [cv2.IMWRITE_JPEG_QUALITY, 95],
+    ".jpeg": [cv2.IMWRITE_JPEG_QUALITY, 95],
+    ".png": [],
+    ".bmp": [],
+    ".tif": [],
+    ".tiff": [],
+    ".webp": [cv2.IMWRITE_WEBP_QUALITY, 101],  # above 100 is lossless
+}
+
+
+def read_image(path: str | Path) -> UInt8Array:
+    """Read one picture as uint8 [H, W, 3] RGB, the way it is looked at.
+
+    EXIF orientation is applied; transparency (RGBA, LA, palette) is laid over white; 16-bit values are scaled to
+    8 bits (0..65535 to 0..255); float values must lie in 0..1; CMYK, palette and 1-bit pictures are converted. Of
+    an animation the first frame is taken.
+
+    Raises:
+        InputError: the file is missing, is no image, is cut off, or holds values that have no reading as a picture.
+    """
+    path = Path(path)
+    data = _read_bytes(path, "image")
+    try:
+        with Image.open(io.BytesIO(data)) as picture:
+            orientation = _orientation(picture)
+            plain = picture.format in ("JPEG", "MPO") and picture.mode in ("L", "RGB")
+            if plain and data.rstrip(b"\0").endswith(b"\xff\xd9"):  # cv2 fills a cut-off JPEG with grey, silently
+                flags = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
+                decoded = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
+                if decoded is not None:
+                    return _orient(np.asarray(cv2.cvtColor(decoded, cv2.COLOR_BGR2RGB), np.uint8), orientation)
+            return _orient(_from_pillow(picture), orientation)
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from None
+    except UnidentifiedImageError:
+        return _read_tiff(path, data)
+    except Image.DecompressionBombError:
+        raise InputError(f"{path}: image is too large to be read safely: cut it into smaller images") from None
+    except (OSError, SyntaxError, ValueError, EOFError) as error:
+        raise InputError(f"{path}: image is damaged or cut off ({error}): fetch or save it again") from None
+
+
+def to_rgb(image: npt.NDArray[Any] | Image.Image) -> UInt8Array:
+    """Turn a picture in memory into uint8 [H, W, 3] RGB.
+
+    Args:
+        image: an array [H, W] or [H, W, 1] (grey), [H, W, 2] (grey, alpha), [H, W, 3] (RGB) or [H, W, 4] (RGBA); bool,
+            uint8, uint16 (0..65535), another integer type with values in 0..255, or float with values in 0..1. Or a
+            Pillow image of any mode, whose EXIF orientation is applied. Alpha is laid over white.
+
+    Raises:
+        InputError: another shape, type or range of values.
+    """
+    if isinstance(image, Image.Image):
+        return _orient(_from_pillow(image), _orientation(image))
+    if not isinstance(image, np.ndarray):
+        raise InputError(f"image is a {type(image).__name__}: give a numpy array [H, W, 3] or a Pillow image")
+    if image.ndim == 2:
+        image = image[:, :, None]
+    if image.ndim != 3 or image.shape[2] not in (1, 2, 3, 4):
+        hint = "transpose it to [H, W, 3]" if image.ndim == 3 and image.shape[0] in (1, 3, 4) else "give [H, W, 3]"
+        raise InputError(f"image has shape {list(image.shape)}: {hint}")
+    if not image.size:
+        raise InputError(f"image has shape {list(image.shape)}: it holds no pixel")
+    array = _to_uint8(image)  # [H, W, 1..4]
+    channels = array.shape[2]
+    if channels in (2, 4):
+        alpha = array[:, :, -1:].astype(np.uint16)
+        colour = array[:, :, :-1].astype(np.uint16)
+        array = ((colour * alpha + 255 * (255 - alpha) + 127) // 255).astype(np.uint8)
+    if array.shape[2] == 1:
+        array = np.repeat(array, 3, axis=2)
+    return np.ascontiguousarray(array)
+
+
+def read_label(path: str | Path) -> UInt8Array:
+    """Read one label map as uint8 [H, W]: grey values, palette indices, or 0/1 of a 1-bit file, never colours.
+
+    16-bit files are taken if every value is below 256; RGB files only if their three channels agree.
+
+    Raises:
+        InputError: the file is missing, no image, cut off, stored with loss (JPEG), coloured, or above 255.
+    """
+    path = Path(path)
+    data = _read_bytes(path, "label map")
+    try:
+        with Image.open(io.BytesIO(data)) as picture:
+            if picture.format in ("JPEG", "MPO"):
+                raise InputError("label map is a JPEG, which alters class indices: store it as PNG")
+            orientation = _orientation(picture)
+            array = np.asarray(picture)  # [H, W] or [H, W, C]; palette pictures give their indices
+    except UnidentifiedImageError:
+        raise InputError(
+            f"{path}: label map is not an image, or cut off in its first bytes: give a PNG of class indices"
+        ) from None
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from None
+    except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as error:
+        raise InputError(f"{path}: label map is damaged or cut off ({error}): fetch or save it again") from None
+    if array.ndim == 3:
+        colour = array[:, :, :3] if array.shape[2] >= 3 else array[:, :, :1]
+        if (colour != colour[:, :, :1]).any():
+            raise InputError(f"{path}: label map holds colours: convert it to class indices, one grey value per class")
+        array = colour[:, :, 0]
+    if array.dtype.kind == "f" and (array != np.floor(array)).any():
+        raise InputError(f"{path}: label map holds fractions: convert it to class indices")
+    if array.min() < 0 or array.max() > 255:
+        raise InputError(
+            f"{path}: label map holds values {array.min()}..{array.max()}: class indices must lie in 0..255"
+        )
+    return _orient(np.ascontiguousarray(array.astype(np.uint8)), orientation)
+
+
+def write_bytes(path: str | Path, data: bytes) -> None:
+    """Write a file whole or not at all: into a neighbour first, then renamed; missing folders are made."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f".{path.name}.{uuid.uuid4().hex}.part")  # unique: several processes may write one name
+    try:
+        part.write_bytes(data)
+        os.replace(part, path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def write_image(path: str | Path, image: npt.NDArray[Any]) -> None:
+    """Write a picture (see :func:`to_rgb` for what it may be) in the format of the path's suffix, whole or not at all.
+
+    Raises:
+        InputError: a suffix that cannot be written, or an array that is no picture.
+    """
+    path = Path(path)
+    options = _WRITERS.get(path.suffix.lower())
+    if options is None:
+        raise InputError(f"{path}: cannot write {path.suffix!r} images: use one of {', '.join(_WRITERS)}")
+    ok, data = cv2.imencode(path.suffix.lower(), cv2.cvtColor(to_rgb(image), cv2.COLOR_RGB2BGR), options)
+    if not ok:
+        raise InputError(f"{path}: image of shape {list(image.shape)} does not fit the format: use .png")
+    write_bytes(path, data.tobytes())
+
+
+def write_label(
+    path: str | Path, label: npt.NDArray[Any], palette: Sequence[tuple[int, int, int]] | None = None
+) -> None:
+    """Write a label map [H, W] with values in 0..255 as PNG, whole or not at all.
+
+    Args:
+        path: must end in .png.
+        label: class indices.
+        palette: RGB of each class; the file is then a palette PNG that shows colours and still holds the indices.
+
+    Raises:
+        InputError: another suffix, shape or range of values.
+    """
+    path = Path(path)
+    if path.suffix.lower() != ".png":
+        raise InputError(f"{path}: label maps are written as PNG: use a name that ends in .png")
+    if label.ndim != 2 or not label.size or label.dtype.kind not in "biu":
+        raise InputError(f"{path}: label map is {label.dtype} {list(label.shape)}: give integers [H, W]")
+    if label.min() < 0 or label.max() > 255:
+        raise InputError(f"{path}: label map holds values {label.min()}..{label.max()}: they must lie in 0..255")
+    picture = Image.fromarray(np.ascontiguousarray(label.astype(np.uint8)))
+    if palette is not None:
+        picture = picture.copy()
+        flat = [channel for colour in palette for channel in colour]
+        picture.putpalette(flat + [0] * (768 - len(flat)))  # a short palette would cut the indices to fewer bits
+    stream = io.BytesIO()
+    picture.save(stream, format="PNG")
+    write_bytes(path, stream.getvalue())
+
+
+def normalize(image: Tensor) -> Tensor:
+    """uint8 [B, 3, H, W] RGB to float32 of that shape, by ImageNet's mean and deviation; device and layout are kept."""
+    import torch
+
+    mean = torch.tensor(IMAGENET_MEAN, device=image.device).mul_(255).view(1, 3, 1, 1)
+    std = torch.tensor(IMAGENET_STD, device=image.device).mul_(255).view(1, 3, 1, 1)
+    return (image.float() - mean) / std
+
+
+def list_images(source: str | Path) -> list[Path]:
+    """The pictures that a path, a folder (not its subfolders) or a glob pattern (``**`` for subfolders) names, sorted.
+
+    Raises:
+        InputError: nothing is there, or no file with a suffix of :data:`IMAGE_SUFFIXES`.
+    """
+    path = Path(source)
+    if path.is_file():
+        return [path]
+    if path.is_dir():
+        found = sorted(p for p in path.iterdir() if _is_image(p))
+        if not found:
+            raise InputError(f"{source}: folder holds no images: looked for {', '.join(IMAGE_SUFFIXES)}")
+        return found
+    if glob.has_magic(str(source)):
+        found = sorted(p for p in map(Path, glob.glob(str(source), recursive=True)) if _is_image(p))
+        if not found:
+            raise InputError(f"{source}: pattern matches no images: looked for {', '.join(IMAGE_SUFFIXES)}")
+        return found
+    raise InputError(f"{source}: no such file or folder: check the path")
+
+
+def _is_image(path: Path) -> bool:
+    return path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".") and path.is_file()
+
+
+def _read_bytes(path: Path, what: str) -> bytes:
+    try:
+        data = path.read_bytes()
+    except FileNotFoundError:
+        raise InputError(f"{path}: {what} is missing: check the path") from None
+    except OSError as error:
+        raise InputError(f"{path}: {what} cannot be read ({error.strerror}): check the path and permissions") from None
+    if not data:
+        raise InputError(f"{path}: {what} is empty: fetch or save it again")
+    return data
+
+
+def _orientation(picture: Image.Image) -> int:
+    value = picture.getexif().get(_ORIENTATION_TAG, 1)
+    return value if isinstance(value, int) and 1 <= value <= 8 else 1
+
+
+def _orient(array: UInt8Array, orientation: int) -> UInt8Array:
+    """Apply EXIF tag 0x0112 to [H, W] or [H, W, 3]: its eight values are the symmetries of a rectangle."""
+    if orientation >= 5:  # rows and columns change places
+        array = array.swapaxes(0, 1)
+    if orientation in (3, 4, 7, 8):
+        array = array[::-1]
+    if orientation in (2, 3, 6, 7):
+        array = array[:, ::-1]
+    return np.ascontiguousarray(array)
+
+
+def _from_pillow(picture: Image.Image) -> UInt8Array:
+    """Any mode to uint8 [H, W, 3], orientation untouched."""
+    if picture.mode.startswith("I;16"):
+        return to_rgb(np.asarray(picture).astype(np.uint16))
+    if picture.mode == "I":  # 32 bit; what some readers make of 16-bit files
+        wide = np.asarray(picture)
+        if wide.min() < 0 or wide.max() > 65535:
+            raise InputError(f"image holds values {wide.min()}..{wide.max()}: scale them to 0..65535 or 0..255")
+        return to_rgb(wide.astype(np.uint16))
+    if picture.mode == "F":
+        return to_rgb(np.asarray(picture))
+    if picture.mode == "La":  # premultiplied; Pillow converts it to LA only
+        picture = picture.convert("LA")
+    if picture.has_transparency_data:
+        return to_rgb(np.asarray(picture.convert("RGBA")))
+    return np.array(picture.convert("RGB"))
+
+
+def _to_uint8(array: npt.NDArray[Any]) -> UInt8Array:
+    if array.dtype == np.uint8:
+        return array
+    if array.dtype == np.bool_:
+        return array.astype(np.uint8) * np.uint8(255)
+    if array.dtype == np.uint16:
+        return ((array.astype(np.uint32) + 128) // 257).astype(np.uint8)
+    if array.dtype.kind not in "iuf":
+        raise InputError(f"image has type {array.dtype}: give uint8, uint16 or float in 0..1")
+    if array.dtype.kind == "f" and not np.isfinite(array).all():
+        raise InputError("image holds values that are not finite: replace them")
+    low, high = array.min(), array.max()
+    top = 1 if array.dtype.kind == "f" else 255
+    if low < 0 or high > top:
+        raise InputError(f"image of type {array.dtype} holds values {low:g}..{high:g}: scale them to 0..{top}")
+    if array.dtype.kind == "f":
+        return np.rint(array.astype(np.float64) * 255).astype(np.uint8)
+    return array.astype(np.uint8)
+
+
+def _read_tiff(path: Path, data: bytes) -> UInt8Array:
+    """Float RGB and other TIFF files that Pillow has no mode for."""
+    array = None
+    if data[:4] in (b"II*\0", b"MM\0*"):
+        array = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
+    if array is None:
+        raise InputError(f"{path}: not an image, or cut off at its start: give JPEG, PNG, TIFF, WebP, BMP or GIF")
+    if array.ndim == 3 and array.shape[2] >= 3:
+        array[:, :, :3] = array[:, :, 2::-1].copy()
+    try:
+        return to_rgb(array)
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from None

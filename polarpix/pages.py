@@ -1,0 +1,123 @@
+"""Config pages: YAML and command-line overrides -> the dataclasses of a run. Unknown keys are refused."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+from polarpix.config import PoseRun, SegRun
+from polarpix.errors import InputError
+
+if TYPE_CHECKING:
+    from jsonargparse import ArgumentParser
+
+__all__ = ["RUNS", "load_page", "make_run", "page_task", "run_parser"]
+
+RUNS: dict[str, type[PoseRun] | type[SegRun]] = {"pose": PoseRun, "seg": SegRun}
+
+
+def read_page(path: str | Path) -> dict[str, Any]:
+    """The mapping of a YAML page.
+
+    Raises:
+        InputError: no such file, or not a YAML mapping.
+    """
+    path = Path(path)
+    if not path.is_file():
+        near = difflib.get_close_matches(path.name, [p.name for p in path.parent.glob("*.yaml")], n=3)
+        raise InputError(f"{path}: no such page" + (f": did you mean {', '.join(near)}?" if near else ""))
+    try:
+        page = yaml.safe_load(path.read_text())
+    except yaml.YAMLError as error:
+        raise InputError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(page, dict):
+        raise InputError(f"{path}: holds no keys: a page starts with 'task: pose' or 'task: seg'")
+    return page
+
+
+def page_task(page: dict[str, Any], source: str) -> str:
+    """The task of a page.
+
+    Raises:
+        InputError: it names none of the tasks.
+    """
+    task = page.get("task")
+    if task not in RUNS:
+        raise InputError(f"{source}: task is {task!r}: write one of {', '.join(RUNS)}")
+    return str(task)
+
+
+def run_parser(task: str, command: str, description: str) -> ArgumentParser:
+    """A parser with one option per key of a page: ``--optim.lr 0.001``."""
+    from jsonargparse import ArgumentParser
+
+    parser = ArgumentParser(prog=f"polarpix {command}", description=description, exit_on_error=False)
+    parser.add_class_arguments(RUNS[task], nested_key=None)
+    return parser
+
+
+def known_keys(parser: ArgumentParser) -> list[str]:
+    """Every key of a page, dotted."""
+    return [action.dest for action in parser._actions if action.dest not in ("help", "config")]
+
+
+def flatten(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested mapping -> dotted keys; an empty mapping stays a value."""
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        if isinstance(value, dict) and value and key != "attention_options":
+            flat |= flatten(value, f"{prefix}{key}.")
+        else:
+            flat[f"{prefix}{key}"] = value
+    return flat
+
+
+def make_run(
+    page: dict[str, Any], overrides: Sequence[str] = (), source: str = "page", command: str = "train"
+) -> PoseRun | SegRun:
+    """The run of a page with command-line overrides applied.
+
+    Args:
+        page: the mapping of a page.
+        overrides: arguments such as ``--optim.lr 0.001``.
+        source: named in errors.
+        command: named in help texts.
+
+    Raises:
+        InputError: an unknown key (with the nearest known one) or a value of the wrong kind.
+    """
+    from jsonargparse import ArgumentError
+
+    task = page_task(page, source)
+    parser = run_parser(task, command, f"Options of a {task} page.")
+    keys = known_keys(parser)
+    for key in flatten(page):
+        if key not in keys:
+            near = difflib.get_close_matches(key, keys, n=1, cutoff=0.5)
+            mend = f": did you mean {near[0]!r}?" if near else f": a {task} page has {', '.join(keys[:6])}, ..."
+            raise InputError(f"{source}: no key {key!r}{mend}")
+    try:
+        base = parser.parse_object(page)
+        values = parser.parse_args(list(overrides), namespace=base) if overrides else base
+        run: PoseRun | SegRun = RUNS[task](**vars(parser.instantiate_classes(values)))
+    except (ArgumentError, ValueError, TypeError) as error:
+        raise InputError(f"{source}: {one_line(error)}") from error
+    return run
+
+
+def one_line(error: Exception) -> str:
+    """The message of a parser's error on one line."""
+    return " ".join(str(error).split()).removeprefix("error: ")
+
+
+def load_page(path: str | Path, overrides: Sequence[str] = ()) -> PoseRun | SegRun:
+    """Read a YAML page and apply overrides.
+
+    Raises:
+        InputError: see :func:`read_page` and :func:`make_run`.
+    """
+    return make_run(read_page(path), overrides, str(path))

@@ -1,0 +1,51 @@
+"""From crops to points on the image: the forward pass that evaluation and prediction share."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+
+from polarpix.images import normalize
+from polarpix.pose.codec import flip_heatmaps
+
+__all__ = ["instance_scores", "predict_heatmaps", "to_image_points"]
+
+
+def predict_heatmaps(
+    model: nn.Module,
+    image: Tensor,
+    flip_order: Sequence[int] | None = None,
+    shift_flipped: bool = False,
+    channels_last: bool = True,
+) -> Tensor:
+    """Heatmaps of uint8 crops [B, 3, H, W]: [B, K, h, w], fp32.
+
+    Args:
+        model: takes normalised images.
+        image: the crops.
+        flip_order: swaps left and right; given, the prediction is averaged with that of the mirrored crop.
+        shift_flipped: move the mirrored heatmap by one pixel, as classic (biased) crops need it (HRNet's protocol).
+        channels_last: memory layout of the network's input.
+    """
+    layout = torch.channels_last if channels_last else torch.contiguous_format
+    x = normalize(image).contiguous(memory_format=layout)  # [B, 3, H, W]
+    heatmaps = cast(Tensor, model(x)).float()
+    if flip_order is None:
+        return heatmaps
+    mirrored = cast(Tensor, model(x.flip(-1))).float()
+    return 0.5 * (heatmaps + flip_heatmaps(mirrored, flip_order, shift_flipped))
+
+
+def to_image_points(keypoints: Tensor, to_image: Tensor) -> Tensor:
+    """Map crop pixels [B, K, 2] by affines [B, 2, 3] to image pixels [B, K, 2]."""
+    return keypoints @ to_image[:, :, :2].transpose(1, 2) + to_image[:, None, :, 2]
+
+
+def instance_scores(scores: Tensor, box_scores: Tensor, visibility: float) -> Tensor:
+    """Box score times the mean score of the keypoints above ``visibility`` (HRNet's protocol): [B]."""
+    seen = scores > visibility  # [B, K]
+    mean = (scores * seen).sum(dim=1) / seen.sum(dim=1).clamp(min=1)
+    return box_scores * mean

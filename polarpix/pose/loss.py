@@ -1,0 +1,44 @@
+"""Losses on heatmaps [B, K, h, w] with a weight [B, K] that is 0 where a keypoint is not labelled."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from torch import Tensor
+
+from polarpix.errors import InputError
+
+__all__ = ["POSE_LOSSES", "heatmap_mse", "heatmap_ohkm", "pose_loss"]
+
+
+def keypoint_errors(pred: Tensor, target: Tensor, weight: Tensor) -> Tensor:
+    """Half the mean squared error of each heatmap, weighted: [B, K], in fp32."""
+    if pred.shape != target.shape:
+        raise ValueError(f"prediction is {tuple(pred.shape)}, target {tuple(target.shape)}: both must be [B, K, h, w]")
+    squared = (pred.float() - target).square().mean(dim=(2, 3))  # [B, K]
+    return 0.5 * squared * weight.square()
+
+
+def heatmap_mse(pred: Tensor, target: Tensor, weight: Tensor) -> Tensor:
+    """0.5 * mean squared error, weighted by visibility (SimpleBaseline, Xiao et al., ECCV 2018). Scalar."""
+    return keypoint_errors(pred, target, weight).mean()
+
+
+def heatmap_ohkm(pred: Tensor, target: Tensor, weight: Tensor, hardest: int = 8) -> Tensor:
+    """The same over the ``hardest`` keypoints of each sample only (online hard keypoint mining, CPN, CVPR 2018)."""
+    errors = keypoint_errors(pred, target, weight)  # [B, K]
+    return errors.topk(min(hardest, errors.shape[1]), dim=1).values.mean()
+
+
+POSE_LOSSES: dict[str, Callable[[Tensor, Tensor, Tensor], Tensor]] = {"mse": heatmap_mse, "ohkm": heatmap_ohkm}
+
+
+def pose_loss(name: str) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
+    """The loss of that name: f(pred, target, weight) -> scalar.
+
+    Raises:
+        InputError: no such loss.
+    """
+    if name not in POSE_LOSSES:
+        raise InputError(f"loss is {name!r}: choose one of {', '.join(POSE_LOSSES)}")
+    return POSE_LOSSES[name]

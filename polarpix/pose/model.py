@@ -1,0 +1,96 @@
+"""The pose network: a pyramid of features, then one heatmap per keypoint at a quarter of the crop."""
+
+from __future__ import annotations
+
+from typing import cast
+
+from torch import Tensor, nn
+
+from polarpix.backbones.extract import Backbone, build_backbone
+from polarpix.config import PoseModelConfig
+from polarpix.errors import InputError
+
+__all__ = ["HEADS", "PoseNet", "build_pose_model"]
+
+
+class DeconvHead(nn.Module):
+    """Deconvolutions on the deepest map (SimpleBaseline, Xiao et al., ECCV 2018): each doubles the resolution."""
+
+    def __init__(self, backbone: Backbone, widths: list[int], outputs: int) -> None:
+        super().__init__()
+        stages: list[nn.Module] = []
+        channels = backbone.channels[-1]
+        for width in widths:
+            stages += [
+                nn.ConvTranspose2d(channels, width, kernel_size=4, stride=2, padding=1, bias=False),
+                nn.BatchNorm2d(width),
+                nn.ReLU(inplace=True),
+            ]
+            channels = width
+        self.deconv_layers = nn.Sequential(*stages)
+        self.final_layer = nn.Conv2d(channels, outputs, kernel_size=1)
+        self.stride = backbone.strides[-1] // 2 ** len(widths)
+        for module in self.modules():
+            if isinstance(module, nn.ConvTranspose2d | nn.Conv2d):
+                nn.init.normal_(module.weight, std=0.001)
+        nn.init.zeros_(cast(Tensor, self.final_layer.bias))
+
+    def forward(self, pyramid: list[Tensor]) -> Tensor:
+        return cast(Tensor, self.final_layer(self.deconv_layers(pyramid[-1])))  # [B, K, h, w]
+
+
+class LinearHead(nn.Module):
+    """One 1x1 convolution on the stride-4 map (HRNet, Sun et al., CVPR 2019)."""
+
+    def __init__(self, backbone: Backbone, widths: list[int], outputs: int) -> None:
+        super().__init__()
+        if 4 not in backbone.strides:
+            raise InputError(f"head 'linear' needs a map at stride 4; the backbone has strides {backbone.strides}")
+        self.level = backbone.strides.index(4)
+        self.final_layer = nn.Conv2d(backbone.channels[self.level], outputs, kernel_size=1)
+        self.stride = 4
+        nn.init.normal_(self.final_layer.weight, std=0.001)
+        nn.init.zeros_(cast(Tensor, self.final_layer.bias))
+
+    def forward(self, pyramid: list[Tensor]) -> Tensor:
+        return cast(Tensor, self.final_layer(pyramid[self.level]))  # [B, K, h, w]
+
+
+HEADS = {"deconv": DeconvHead, "linear": LinearHead}
+
+
+class PoseNet(nn.Module):
+    """Backbone and head. ``stride`` is crop pixels per heatmap pixel."""
+
+    def __init__(self, backbone: Backbone, head: DeconvHead | LinearHead) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.head = head
+        self.stride = head.stride
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Normalised crops [B, 3, H, W] -> heatmaps [B, K, H / stride, W / stride]."""
+        pyramid = self.backbone(image)
+        return cast(Tensor, self.head(pyramid))
+
+
+def build_pose_model(config: PoseModelConfig, outputs: int) -> PoseNet:
+    """The network of a config, with ``outputs`` heatmaps.
+
+    Raises:
+        InputError: an unknown head, an input size that the backbone's stride does not divide, or too many deconvolutions.
+    """
+    if config.head not in HEADS:
+        raise InputError(f"model.head is {config.head!r}: choose one of {', '.join(HEADS)}")
+    backbone = build_backbone(config.backbone)
+    coarse = max(backbone.strides)
+    height, width = config.input_size
+    if height % coarse or width % coarse:
+        mended = tuple(-(-side // coarse) * coarse for side in (height, width))
+        raise InputError(f"model.input_size is {height}x{width}; both must be multiples of {coarse}: use {mended}")
+    net = PoseNet(backbone, HEADS[config.head](backbone, config.head_channels, outputs))
+    if net.stride < 1:
+        raise InputError(
+            f"model.head_channels has {len(config.head_channels)} deconvolutions for stride {backbone.strides[-1]}: drop some"
+        )
+    return net

@@ -1,0 +1,209 @@
+"""The segmentation task for the trainer: wires data, network, loss and metric; holds no mathematics of its own."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytorch_lightning as pl
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from polarpix.config import SegRun
+from polarpix.errors import InputError
+from polarpix.images import normalize
+from polarpix.loading import Key, build_loader, sample_rng
+from polarpix.seg.augment import SegTransform
+from polarpix.seg.datasets import SegDataset, build_seg_dataset
+from polarpix.seg.loss import SEG_LOSSES
+from polarpix.seg.miou import ConfusionMatrix, SegScores
+from polarpix.seg.model import build_seg_model
+from polarpix.seg.multiscale import predict_probabilities
+from polarpix.seg.uniform import class_index, draw_uniform
+from polarpix.types import ClassTable, SegBatch, UInt8Array
+
+__all__ = ["SegCrops", "SegData", "SegTask", "collate"]
+
+Item = tuple[UInt8Array, UInt8Array, int]
+"""Image [H, W, 3], label [H, W], position in the data set."""
+
+
+class SegCrops:
+    """A data set through its transform; asked by (epoch, position).
+
+    When training, a share ``data.uniform`` of the positions is replaced by a class drawn uniformly and a picture that
+    holds it (class-uniform sampling, Zhu et al., CVPR 2019).
+    """
+
+    def __init__(self, dataset: SegDataset, transform: SegTransform, seed: int) -> None:
+        self.dataset, self.transform, self.seed = dataset, transform, seed
+        self.uniform = transform.data.uniform if transform.training else 0.0
+        self.holders = class_index(dataset) if self.uniform else []
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getitem__(self, key: Key) -> Item:
+        _, position = key
+        rng = sample_rng(self.seed, key)
+        focus = None
+        if self.uniform and rng.random() < self.uniform:
+            position, focus = draw_uniform(self.holders, rng)
+        image, label = self.transform(self.dataset[position], rng, focus)
+        return image, label, position
+
+
+def collate(items: list[Item]) -> SegBatch:
+    """Stack crops of one size; the images come out channels_last without a copy."""
+    images, labels, positions = zip(*items, strict=True)
+    image = torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2)  # [B, 3, H, W]
+    return SegBatch(image, torch.from_numpy(np.stack(labels)), torch.tensor(positions))
+
+
+def named_scores(scores: SegScores, labels: ClassTable) -> dict[str, float]:
+    """Scores under the names they are logged and reported by; classes that do not occur are left out."""
+    named = {
+        "mIoU": scores.miou,
+        "pixel_accuracy": scores.pixel_accuracy,
+        "mean_accuracy": scores.mean_accuracy,
+        "fw_IoU": scores.fw_iou,
+    }
+    named |= {f"IoU/{name}": iou for name, iou in zip(labels.names, scores.iou, strict=True)}
+    return {name: value for name, value in named.items() if not math.isnan(value)}
+
+
+class SegData(pl.LightningDataModule):
+    """The splits of a run and their loaders."""
+
+    def __init__(self, run: SegRun) -> None:
+        super().__init__()
+        self.run = run
+        self.datasets: dict[str, SegDataset] = {}
+
+    def dataset(self, split: str) -> SegDataset:
+        """The data set of "train", "val" or "test" (the page says which folder or list that is).
+
+        Raises:
+            InputError: the page names no such split, or its files are not as they should be.
+        """
+        if split not in self.datasets:
+            name = {"train": self.run.data.train, "val": self.run.data.val, "test": self.run.data.test}[split]
+            if name is None:
+                raise InputError(f"data.{split} is empty on this page: name the split, or evaluate another one")
+            self.datasets[split] = build_seg_dataset(self.run.data, name)
+        return self.datasets[split]
+
+    @property
+    def labels(self) -> ClassTable:
+        """The class table of the set."""
+        return self.dataset("train").classes
+
+    def loader(self, split: str, batch_size: int) -> DataLoader[SegBatch]:
+        """The loader of a split; only "train" is augmented and shuffled."""
+        dataset = self.dataset(split)
+        training = split == "train"
+        trainer = self.trainer
+        return build_loader(
+            SegCrops(dataset, SegTransform(self.run.data, dataset.classes.ignore, training), self.run.seed),
+            collate,
+            seed=self.run.seed,
+            training=training,
+            batch_size=batch_size,
+            workers=self.run.engine.workers,
+            rank=trainer.global_rank if trainer else 0,
+            world=trainer.world_size if trainer else 1,
+        )
+
+    def train_dataloader(self) -> DataLoader[SegBatch]:
+        return self.loader("train", self.run.engine.batch_size)
+
+    def val_dataloader(self) -> DataLoader[SegBatch]:
+        return self.loader("val", 1)  # pictures of a set may differ in size
+
+    def test_dataloader(self) -> DataLoader[SegBatch]:
+        return self.loader("test", 1)
+
+
+class SegTask(pl.LightningModule):
+    """Training and evaluation steps of a segmentation network.
+
+    Args:
+        run: the page.
+        labels: the class table; its length is the number of outputs.
+        optimizers: called with this task when training starts; gives what Lightning's ``configure_optimizers`` gives.
+    """
+
+    def __init__(self, run: SegRun, labels: ClassTable, optimizers: Callable[[Any], Any] | None = None) -> None:
+        super().__init__()
+        self.run, self.labels, self.optimizers_of = run, labels, optimizers
+        self.model = build_seg_model(run.model, len(labels.names))
+        if run.loss not in SEG_LOSSES:
+            raise InputError(f"loss is {run.loss!r}: choose one of {', '.join(SEG_LOSSES)}")
+        self.loss = SEG_LOSSES[run.loss]
+        self.results: dict[str, float] = {}
+
+    def configure_optimizers(self) -> Any:
+        return self.optimizers_of(self) if self.optimizers_of else None
+
+    def inputs(self, image: Tensor) -> Tensor:
+        """uint8 [B, 3, H, W] -> normalised, in the page's memory layout."""
+        layout = torch.channels_last if self.run.engine.channels_last else torch.contiguous_format
+        return normalize(image).contiguous(memory_format=layout)
+
+    def training_step(self, batch: SegBatch, index: int) -> Tensor:
+        logits = self.model(self.inputs(batch.image))  # [B, C, H, W]
+        loss: Tensor = self.loss(logits, batch.label, self.labels.ignore)
+        self.log("loss", loss, prog_bar=True, on_step=False, on_epoch=True, batch_size=len(batch.image), sync_dist=True)
+        return loss
+
+    def evaluation_step(self, batch: SegBatch) -> None:
+        probabilities = predict_probabilities(
+            self.model, self.inputs(batch.image), self.run.eval, self.run.data.crop_size
+        )  # [B, C, H, W]
+        self.confusion.update(probabilities.argmax(dim=1), batch.label)
+
+    def evaluation_end(self) -> None:
+        self.confusion.all_reduce()
+        self.results = named_scores(self.confusion.compute(), self.labels)
+        for name, value in self.results.items():
+            self.log(name, value, prog_bar=name == self.run.monitor)
+
+    def on_validation_epoch_start(self) -> None:
+        self.confusion = ConfusionMatrix(len(self.labels.names), self.labels.ignore, self.device)
+
+    def validation_step(self, batch: SegBatch, index: int) -> None:
+        self.evaluation_step(batch)
+
+    def on_validation_epoch_end(self) -> None:
+        self.evaluation_end()
+
+    def on_test_epoch_start(self) -> None:
+        self.on_validation_epoch_start()
+
+    def test_step(self, batch: SegBatch, index: int) -> None:
+        self.evaluation_step(batch)
+
+    def on_test_epoch_end(self) -> None:
+        self.evaluation_end()
+
+    @torch.no_grad()
+    def pictures(self, dataset: SegDataset, count: int) -> UInt8Array:
+        """Truth beside prediction for ``count`` samples spread over a data set: one picture [H, W, 3]."""
+        from polarpix.draw import draw_mask, tile
+
+        rows: list[UInt8Array] = []
+        for position in np.linspace(0, len(dataset) - 1, min(count, len(dataset))).astype(int):
+            sample = dataset[int(position)]
+            image = torch.from_numpy(sample.image).permute(2, 0, 1)[None].to(self.device)
+            probabilities = predict_probabilities(
+                self.model, self.inputs(image), self.run.eval, self.run.data.crop_size
+            )
+            found = probabilities[0].argmax(dim=0).to(torch.uint8).cpu().numpy()
+            rows += [
+                draw_mask(sample.image, sample.label, self.labels),
+                draw_mask(sample.image, found, self.labels),
+            ]
+        return tile(rows, columns=2, captions=["truth", "prediction"] * (len(rows) // 2))
