@@ -1,7 +1,7 @@
 """The shelf of attention blocks: name -> f(channels, **options) -> module, output shaped as its input [B, C, H, W].
 
-The inner widths are those of table 1 in arXiv 2107.00782, so that the blocks stand beside polarized self-attention as they
-do there; ``ratio`` changes them. C channels, P = H*W pixels.
+The inner widths are those of table 1 in arXiv 2107.00782, so that the blocks stand beside polarized self-attention as
+they do there; ``ratio`` changes them. C channels, P = H*W pixels.
 """
 
 from __future__ import annotations
@@ -10,8 +10,11 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from timm.layers import EcaModule, GlobalContext, NonLocalAttn, SEModule
 from timm.layers.cbam import CbamModule
+from timm.layers.eca import EcaModule
+from timm.layers.global_context import GlobalContext
+from timm.layers.non_local_attn import NonLocalAttn
+from timm.layers.squeeze_excite import SEModule
 from torch import Tensor, nn
 
 from polarpix.errors import InputError
@@ -48,7 +51,8 @@ class DualAttention(nn.Module):
         with torch.autocast(x.device.type, enabled=False):
             affinity = (flat.float() @ flat.float().transpose(1, 2)).softmax(2)  # [B, C, C]
         channel = affinity.to(flat.dtype) @ flat  # [B, C, P]
-        return x + self.alpha * position.reshape(x.shape) + self.beta * channel.reshape(x.shape)
+        attended: Tensor = x + self.alpha * position.reshape(x.shape) + self.beta * channel.reshape(x.shape)
+        return attended
 
 
 class EfficientAttention(nn.Module):
@@ -113,7 +117,7 @@ def _eca(channels: int) -> nn.Module:
 
 
 def _gc(channels: int, ratio: float = 1 / 4) -> nn.Module:
-    """Global context (Cao et al., ICCVW 2019): x + W_2 relu(LayerNorm(W_1 sum_p softmax_P(W_k x)_p x_p)), W_2 from 0."""
+    """Global context (Cao et al., ICCVW 2019): x + W_2 relu(LN(W_1 sum_p softmax_P(W_k x)_p x_p)), W_2 from 0."""
     block: nn.Module = GlobalContext(channels, fuse_add=True, fuse_scale=False, rd_channels=_width(channels, ratio))
     return block
 
@@ -129,8 +133,8 @@ def _nl(channels: int, ratio: float = 1 / 2) -> nn.Module:
 
     Table 1 counts its width as C; this is the paper's own bottleneck, half of it.
     """
-    block: nn.Module = NonLocalAttn(channels, use_scale=False, rd_channels=_width(channels, ratio))
-    return block
+    non_local: Callable[..., nn.Module] = NonLocalAttn
+    return non_local(channels, use_scale=False, rd_channels=_width(channels, ratio))
 
 
 ATTENTION: dict[str, Callable[..., nn.Module]] = {

@@ -7,8 +7,8 @@ of the image they belong to, with the centre of the top-left pixel at (0, 0). Bo
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, field, fields
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -111,7 +111,20 @@ class PoseSample:
 
 
 @dataclass(frozen=True)
-class PoseBatch:
+class Batch:
+    """Tensors that move to a device together."""
+
+    def to(self, *args: Any, **kwargs: Any) -> Self:
+        """The same batch elsewhere; takes what ``Tensor.to`` takes."""
+        return type(self)(**{f.name: getattr(self, f.name).to(*args, **kwargs) for f in fields(self)})
+
+    def pin_memory(self) -> Self:
+        """The same batch in page-locked memory, from where a GPU reads faster."""
+        return type(self)(**{f.name: getattr(self, f.name).pin_memory() for f in fields(self)})
+
+
+@dataclass(frozen=True)
+class PoseBatch(Batch):
     """What a pose network trains and is evaluated on."""
 
     image: Tensor  # uint8 [B, 3, H, W], the crop
@@ -131,7 +144,7 @@ class SegSample:
 
 
 @dataclass(frozen=True)
-class SegBatch:
+class SegBatch(Batch):
     """What a segmentation network trains and is evaluated on."""
 
     image: Tensor  # uint8 [B, 3, H, W]

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from polarpix.backbones.insert import attention_blocks, insert_attention
-from polarpix.backbones.weights import load_weights
+from polarpix.backbones.weights import find_timm_weights, load_weights
 from polarpix.config import BackboneConfig
 from polarpix.errors import InputError
 
@@ -33,7 +33,7 @@ class Backbone(nn.Module):
         net: the network; it returns one map per level.
         channels: C_i.
         strides: s_i.
-        channels_last: whether its maps come as [B, H, W, C].
+        nhwc: whether its maps come as [B, H, W, C].
         frozen_stages: how many stages from the stem on are frozen; 1 is the stem alone.
         freeze_norm: keep every batch statistic outside the inserted attention.
 
@@ -46,7 +46,7 @@ class Backbone(nn.Module):
         net: nn.Module,
         channels: tuple[int, ...],
         strides: tuple[int, ...],
-        channels_last: bool = False,
+        nhwc: bool = False,
         frozen_stages: int = 0,
         freeze_norm: bool = False,
     ) -> None:
@@ -54,7 +54,7 @@ class Backbone(nn.Module):
         self.net = net
         self.channels = channels
         self.strides = strides
-        self.channels_last = channels_last
+        self.nhwc = nhwc
         self.freeze_norm = freeze_norm
         self.places = list(attention_blocks(net))
         self.frozen = _stage_parts(net, frozen_stages)
@@ -66,7 +66,7 @@ class Backbone(nn.Module):
 
     def forward(self, x: Tensor) -> list[Tensor]:
         maps: list[Tensor] = self.net(x)
-        return [m.permute(0, 3, 1, 2) for m in maps] if self.channels_last else list(maps)
+        return [m.permute(0, 3, 1, 2) for m in maps] if self.nhwc else list(maps)
 
     def train(self, mode: bool = True) -> Backbone:
         super().train(mode)
@@ -89,35 +89,43 @@ def build_backbone(config: BackboneConfig) -> Backbone:
         InputError: a name timm does not know, an output stride or number of frozen stages the network does not have,
             weights that cannot be had or do not fit, or what :func:`insert_attention` refuses.
     """
-    if not timm.is_model(config.name):
-        near = difflib.get_close_matches(config.name, timm.list_models(), n=3)
-        mend = f"did you mean {', '.join(near)}?" if near else "timm.list_models() lists them"
-        raise InputError(f"backbone {config.name!r} is not a timm model: {mend}")
+    _check_name(config.name)
     net = _create(config.name, config.output_stride, pretrained=config.weights == "timm")
-    insert_attention(net, config.attention, config.places, **config.attention_options)
+    info: Any = net.feature_info
+    cfg: Any = net.pretrained_cfg
+    # Some networks only take images of their own size.
+    example = None if config.places is None else torch.zeros(1, *cfg["input_size"])
+    insert_attention(net, config.attention, config.places, example=example, **config.attention_options)
     if config.weights not in (None, "timm"):
         load_weights(net, str(config.weights), strict=True)
-    info: Any = net.feature_info
     return Backbone(
         net,
         channels=tuple(info.channels()),
         strides=tuple(info.reduction()),
-        channels_last=str(getattr(getattr(net, "output_fmt", None), "value", "NCHW")) == "NHWC",
+        nhwc=getattr(net, "output_fmt", "NCHW") == "NHWC",
         frozen_stages=config.frozen_stages,
         freeze_norm=config.freeze_norm,
     )
 
 
+def _check_name(name: str) -> None:
+    # "resnet50.tv_in1k": an architecture and the tag of one of its sets of weights.
+    known = timm.list_models(pretrained=True) if "." in name else timm.list_models()
+    if name not in known:
+        near = difflib.get_close_matches(name, known, n=3)
+        mend = f"did you mean {', '.join(near)}?" if near else "timm.list_models() lists them"
+        raise InputError(f"backbone {name!r} is not a timm model: {mend}")
+
+
 def _create(name: str, output_stride: int, pretrained: bool) -> nn.Module:
     net = _features(name, output_stride, pretrained)
-    if net is not None and _deepest(net) == output_stride:
+    if _deepest(net) == output_stride:
         return net
     with torch.device("meta"):
-        trials = [_features(name, stride, pretrained=False) for stride in OUTPUT_STRIDES]
-    possible = sorted({_deepest(trial) for trial in trials if trial is not None})
+        possible = sorted({_deepest(_features(name, stride, pretrained=False)) for stride in OUTPUT_STRIDES})
+    strides = " or ".join(map(str, possible))
     raise InputError(
-        f"output_stride {output_stride}: the deepest map of {name} can only have stride "
-        f"{' or '.join(map(str, possible))}: set output_stride to that"
+        f"output_stride {output_stride}: the deepest map of {name} can only have {strides}: set it to that"
     )
 
 
@@ -126,31 +134,31 @@ def _deepest(net: nn.Module) -> int:
     return int(info.reduction()[-1])
 
 
-def _features(name: str, output_stride: int, pretrained: bool) -> nn.Module | None:
-    """The timm feature extractor, or None where the network does not take that stride."""
-    # 32 is what almost every network has anyway, and many do not know the argument.
-    options: dict[str, Any] = {} if output_stride == 32 else {"output_stride": output_stride}
+def _features(name: str, output_stride: int, pretrained: bool) -> nn.Module:
+    """The timm feature extractor; of its own stride where the network cannot have the one asked for."""
+    options: dict[str, Any] = {"features_only": True, "pretrained": pretrained}
     if timm.model_entrypoint(name).__module__ == "timm.models.hrnet":
         # The true branches; by default timm widens them by a part of its classification head.
         options["feature_location"] = ""
+    if pretrained:
+        file = find_timm_weights(name)
+        options["pretrained_cfg_overlay"] = {} if file is None else {"file": str(file)}
+    # 32 is what almost every network has anyway, and many do not know the argument.
+    stride: dict[str, Any] = {} if output_stride == 32 else {"output_stride": output_stride}
     try:
-        net: nn.Module = timm.create_model(name, pretrained=pretrained, features_only=True, **options)
+        net: nn.Module = timm.create_model(name, **options, **stride)
     except (TypeError, AssertionError) as error:
-        if "output_stride" in options:
-            return None
-        raise InputError(f"timm gives no pyramid of {name} ({_line(error)}): choose another backbone") from error
-    except Exception as error:  # the hub client, its HTTP client and timm raise types of their own, and change them
-        if not pretrained:
-            raise
-        raise InputError(
-            f"weights timm: those of {name} could not be loaded ({_line(error)}): "
-            "connect to the network once, or give weights a file"
-        ) from error
+        if not stride:
+            raise _no_pyramid(name, error) from error
+        net = _features(name, 32, pretrained)
+    except (RuntimeError, AttributeError) as error:
+        raise _no_pyramid(name, error) from error
     return net
 
 
-def _line(error: Exception) -> str:
-    return next(iter(str(error).splitlines()), type(error).__name__)
+def _no_pyramid(name: str, error: Exception) -> InputError:
+    reason = next(iter(str(error).splitlines()), type(error).__name__)
+    return InputError(f"timm gives no feature maps of {name} ({reason}): choose another backbone")
 
 
 def _stage_parts(net: nn.Module, stages: int) -> tuple[str, ...]:

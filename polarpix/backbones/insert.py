@@ -9,12 +9,12 @@ from __future__ import annotations
 import difflib
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from timm.layers import convert_sync_batchnorm as timm_convert_sync_batchnorm
+from timm.layers import norm_act
 from timm.models._efficientnet_blocks import (
     DepthwiseSeparableConv,
     EdgeResidual,
@@ -145,8 +145,9 @@ def convert_sync_batchnorm(model: nn.Module) -> nn.Module:
     ``torch.nn.SyncBatchNorm.convert_sync_batchnorm`` drops the activation of timm's ``BatchNormAct2d`` and the forward
     hooks of the modules it replaces.
     """
+    convert: Callable[[nn.Module], nn.Module] = norm_act.convert_sync_batchnorm
     taken = set(attention_blocks(model))
-    converted: nn.Module = timm_convert_sync_batchnorm(model)
+    converted = convert(model)
     for place in taken - set(attention_blocks(converted)):
         converted.get_submodule(place).register_forward_hook(_attend)
     return converted
@@ -198,6 +199,8 @@ def _refuse_taken(model: nn.Module, places: Iterable[str]) -> None:
 
 def _probe(model: nn.Module, places: list[str], example: Tensor | None) -> dict[str, int]:
     """One forward pass in eval mode: the channels of the output of each place."""
+    if getattr(model, "output_fmt", "NCHW") == "NHWC":
+        raise InputError(f"{type(model).__name__} keeps its maps as [B, H, W, C]: attention takes [B, C, H, W] only")
     seen: dict[str, list[Any]] = {place: [] for place in places}
     handles = [
         model.get_submodule(place).register_forward_hook(lambda _m, _a, output, place=place: seen[place].append(output))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import importlib.util
 import pickle
@@ -16,7 +17,16 @@ from torch import Tensor, nn
 
 from polarpix.errors import InputError
 
-__all__ = ["PACKAGES", "RENAMINGS", "LoadReport", "Renaming", "load_weights", "read_state_dict", "rename"]
+__all__ = [
+    "PACKAGES",
+    "RENAMINGS",
+    "LoadReport",
+    "Renaming",
+    "find_timm_weights",
+    "load_weights",
+    "read_state_dict",
+    "rename",
+]
 
 
 @dataclass(frozen=True)
@@ -106,10 +116,6 @@ def _torchvision_mobilenetv2(name: str) -> str:
     return f"blocks.{stage}.{index}.{parts[part]}.{tensor}"
 
 
-def _starts_with_module(file: Set[str], network: Set[str]) -> bool:
-    return bool(file) and all(name.startswith("module.") for name in file)
-
-
 def _is_torchvision_mobilenetv2(file: Set[str], network: Set[str]) -> bool:
     return {"features.1.conv.0.0.weight", "features.2.conv.3.weight", "features.18.0.weight"} <= file
 
@@ -122,9 +128,16 @@ def _flattened(name: str) -> str:
     return re.sub(r"^([a-z]+)\.(\d+)\.", r"\1_\2.", name)
 
 
+def _without(prefix: str) -> Renaming:
+    def applies(file: Set[str], network: Set[str]) -> bool:
+        return bool(file) and all(name.startswith(prefix) for name in file)
+
+    return Renaming(f"wrapper {prefix}", applies, lambda name: name.removeprefix(prefix))
+
+
 # Applied in this order, each to what the ones before it left.
 RENAMINGS: tuple[Renaming, ...] = (
-    Renaming("data-parallel wrapper", _starts_with_module, lambda name: name.removeprefix("module.")),
+    *(_without(prefix) for prefix in ("module.", "model.", "backbone.", "net.")),
     Renaming("torchvision mobilenet_v2", _is_torchvision_mobilenetv2, _torchvision_mobilenetv2),
     # timm's feature extractors of ConvNeXt and others call stages.0 stages_0.
     Renaming("timm classification model", _is_flattened, _flattened),
@@ -147,10 +160,10 @@ def load_weights(model: nn.Module, source: str | Path, *, strict: bool = False) 
         InputError: no such file or package, not a file of weights, nothing in it that fits, or ``strict`` not met.
     """
     file = _find(source)
-    # A backbone keeps the timm network in .net; the names of the file are those of that network.
-    target = model.net if isinstance(getattr(model, "net", None), nn.Module) else model
-    assert isinstance(target, nn.Module)
-    own = target.state_dict()
+    own = model.state_dict()
+    # The names of the file are those of the timm network, which a backbone keeps in .net.
+    inside = "net." if all(name.startswith("net.") for name in own) else ""
+    own = {name.removeprefix(inside): tensor for name, tensor in own.items()}
     theirs = rename(read_state_dict(file), own.keys())
     fits = {name: tensor for name, tensor in theirs.items() if name in own and tensor.shape == own[name].shape}
     report = LoadReport(
@@ -167,13 +180,49 @@ def load_weights(model: nn.Module, source: str | Path, *, strict: bool = False) 
     )
     if not fits:
         raise InputError(
-            f"{file}: none of its {len(theirs)} tensors fits {type(target).__name__} "
+            f"{file}: none of its {len(theirs)} tensors fits {type(model).__name__} "
             f"(first names: {next(iter(theirs), 'none')} there, {next(iter(own), 'none')} here): name its own backbone"
         )
     if strict:
         _refuse_gaps(report, file)
-    target.load_state_dict(fits, strict=False)
+    model.load_state_dict({inside + name: tensor for name, tensor in fits.items()}, strict=False)
     return report
+
+
+def find_timm_weights(name: str) -> Path | None:
+    """The file of timm's pretrained weights, from the cache of the model hub or else downloaded.
+
+    Asks the hub once before it downloads: timm and the hub client alone take a minute to find that there is no network.
+
+    Returns:
+        The file, or None for the few that timm fetches from an address of their own.
+
+    Raises:
+        InputError: timm has no weights for that network, or the hub cannot be reached.
+    """
+    import timm
+    from huggingface_hub import HfApi, hf_hub_download
+    from huggingface_hub.errors import LocalEntryNotFoundError
+
+    cfg: Any = timm.get_pretrained_cfg(name)
+    if cfg is None or not cfg.has_weights:
+        raise InputError(f"weights timm: timm has none for {name}: leave weights empty or name a file")
+    if not cfg.hf_hub_id:
+        return None
+    repository, _, revision = cfg.hf_hub_id.partition("@")
+    files = [cfg.hf_hub_filename] if cfg.hf_hub_filename else ["model.safetensors", "pytorch_model.bin"]
+    for file in files:
+        with contextlib.suppress(LocalEntryNotFoundError):
+            return Path(hf_hub_download(repository, file, revision=revision or None, local_files_only=True))
+    try:
+        listed = {entry.rfilename for entry in HfApi().model_info(repository, timeout=10).siblings or ()}
+        present = next(file for file in files if file in listed)
+        return Path(hf_hub_download(repository, present, revision=revision or None))
+    except Exception as error:  # the hub client and its HTTP client raise types of their own, and change them
+        reason = next(iter(str(error).splitlines()), type(error).__name__)
+        raise InputError(
+            f"weights timm: {repository} cannot be fetched ({reason}): connect to the network once, or name a file"
+        ) from error
 
 
 def read_state_dict(file: Path) -> dict[str, Tensor]:

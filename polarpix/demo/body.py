@@ -7,12 +7,13 @@ sides of the body change places exactly as they do for people: a mirrored pictur
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
-from polarpix.demo.paint import Canvas, Cloth, Color, random_color
+from polarpix.demo.paint import Canvas, Cloth, Color, Plane, planes, random_color
 from polarpix.types import FloatArray
 
 __all__ = ["JOINTS", "JOINT_PIECES", "PARTS", "PIECES", "Figure", "random_figure"]
@@ -20,7 +21,11 @@ __all__ = ["JOINTS", "JOINT_PIECES", "PARTS", "PIECES", "Figure", "random_figure
 JOINTS = (
     "head_top",
     "neck",
-    *(f"{side}_{name}" for name in ("shoulder", "elbow", "wrist", "hip", "knee", "ankle") for side in ("left", "right")),
+    *(
+        f"{side}_{name}"
+        for name in ("shoulder", "elbow", "wrist", "hip", "knee", "ankle")
+        for side in ("left", "right")
+    ),
 )
 PARTS = ("head", "torso", "upper_arm", "lower_arm", "upper_leg", "lower_leg")
 # Pieces are numbered from 1 in this order, each with its part; the left one of a pair comes first.
@@ -178,15 +183,15 @@ class Figure:
         def half(width: float, depth: float) -> float:
             return float(np.hypot(width * facing, depth * np.sqrt(max(1 - facing * facing, 0)))) * scale
 
-        def surface(t: FloatArray, v: FloatArray, nz: FloatArray) -> FloatArray:
+        def surface(t: Plane, v: Plane, nz: Plane) -> Plane:
             turn = np.arcsin(np.clip(v, -1, 1)) + np.float32(yaw)  # [h, w], angle around the body; 0 is the front
             color = shirt.paint(t * np.float32(_SPINE * self.size), turn * np.float32(0.11 * self.size))
             front = np.cos(turn) > 0
             off = np.abs(np.sin(turn))  # [h, w]
-            neckline = front & (off * 0.13 + t < 0.16)
+            neckline = front & (off * 0.26 + t < 0.15)
             seam = front & (off < 0.07) & (t < 1)
-            color = np.where(neckline[..., None], np.asarray(collar, np.float32), color)
-            return np.where((seam & ~neckline)[..., None], color * np.float32(0.45), color)
+            color = np.where(neckline, planes(collar), color)
+            return np.where(seam & ~neckline, color * np.float32(0.45), color)
 
         top, bottom = self.places["neck"], self.places["pelvis"]
         down = bottom[:2] - top[:2]
@@ -195,8 +200,7 @@ class Figure:
         canvas.solid(start, bottom[:2], radii, surface, number, cap=0.045 * scale, shadow=0.22)
 
     def _paint_head(self, canvas: Canvas, number: int) -> None:
-        skin = np.asarray(self.wardrobe["neck"].first, np.float32)
-        hair = np.asarray(self.hair, np.float32)
+        skin, hair = planes(self.wardrobe["neck"].first), planes(self.hair)
         up = self.places["head_top"][:2] - self.places["neck"][:2]
         length = float(np.hypot(*up))
         up = up / length if length > 1e-6 else np.array([0.0, -1.0])
@@ -205,16 +209,16 @@ class Figure:
         basis[:2, 0], basis[:2, 1], basis[2, 2] = up, right, 1
         local = (self.head.T @ basis).astype(np.float32)  # normal (u, v, z) -> frame of the head
 
-        def surface(u: FloatArray, v: FloatArray, nz: FloatArray) -> FloatArray:
+        def surface(u: Plane, v: Plane, nz: Plane) -> Plane:
             x, y, z = (local[i, 0] * u + local[i, 1] * v + local[i, 2] * nz for i in range(3))
             face = (z > 0.18 - 0.25 * y) & (y > -0.42) & (np.abs(x) < 0.92)
-            color = np.where(face[..., None], skin, hair)
+            color = np.where(face, skin, hair)
             eyes = (np.abs(np.abs(x) - 0.36) < 0.15) & (np.abs(y + 0.02) < 0.11) & (z > 0)
             mouth = (np.abs(x) < 0.26) & (np.abs(y - 0.52) < 0.07) & (z > 0)
             nose = (np.abs(x) < 0.09) & (y > 0.05) & (y < 0.30) & (z > 0)
-            color = np.where(nose[..., None], color * np.float32(0.82), color)
-            color = np.where(eyes[..., None], np.float32(0.08), color)
-            return np.where(mouth[..., None], np.array([0.62, 0.22, 0.20], np.float32), color)
+            color = np.where(nose, color * np.float32(0.82), color)
+            color = np.where(eyes, np.float32(0.08), color)
+            return np.where(mouth, planes((0.62, 0.22, 0.20)), color)
 
         semi = (0.088 * self.size, 0.070 * self.size * (0.5 + 0.5 * self.girth))
         canvas.ball(self.places["skull"][:2], up, semi, surface, number, shadow=0.22)
@@ -244,7 +248,7 @@ def random_figure(
 
 def _turn(axis: int, degrees: float) -> Matrix:
     """Rotation [3, 3] about an axis; positive about x brings down to front, about z down to the figure's left."""
-    c, s = np.cos(np.radians(degrees)), np.sin(np.radians(degrees))
+    c, s = math.cos(math.radians(degrees)), math.sin(math.radians(degrees))
     i, j = ((1, 2), (2, 0), (1, 0))[axis]
     matrix = np.eye(3)
     matrix[i, i] = matrix[j, j] = c
@@ -252,13 +256,17 @@ def _turn(axis: int, degrees: float) -> Matrix:
     return matrix
 
 
+def _bounded(degrees: float, limit: float) -> float:
+    return max(-limit, min(degrees, limit))
+
+
 def _pose(rng: np.random.Generator) -> tuple[dict[str, npt.NDArray[np.float64]], Matrix, Matrix]:
     """Joint places in heights around the pelvis, rotation of the head and of the torso, by one kinematic chain."""
     vigour = rng.beta(1.3, 1.6)  # 0 stands still, 1 leaps
-    yaw = np.clip(rng.normal(0, 32), -75, 75) + (180 if rng.random() < 0.2 else 0)
+    yaw = _bounded(rng.normal(0, 32), 75) + (180 if rng.random() < 0.2 else 0)
     root = _turn(2, rng.normal(0, 4 + 9 * vigour)) @ _turn(1, yaw)
     torso = root @ _turn(2, rng.normal(0, 3 + 8 * vigour)) @ _turn(0, -rng.normal(4, 3 + 8 * vigour))
-    head = torso @ _turn(1, np.clip(rng.normal(0, 22), -60, 60)) @ _turn(2, rng.normal(0, 7)) @ _turn(0, rng.normal(0, 9))
+    head = torso @ _turn(1, _bounded(rng.normal(0, 22), 60)) @ _turn(2, rng.normal(0, 7)) @ _turn(0, rng.normal(0, 9))
     neck = torso @ (-_SPINE * _DOWN)
     places = {
         "pelvis": np.zeros(3),
@@ -275,7 +283,7 @@ def _pose(rng: np.random.Generator) -> tuple[dict[str, npt.NDArray[np.float64]],
         wrist = elbow + fore @ (_LOWER_ARM * _DOWN)
         hip = root @ np.array([sign * _HIP, 0.012, 0.0])
         spread = 2 + rng.beta(1.2, 2.2) * (15 + 50 * vigour)
-        swing = np.clip(rng.normal(6 * vigour, 8 + 28 * vigour), -40, 95)
+        swing = max(-40.0, _bounded(rng.normal(6 * vigour, 8 + 28 * vigour), 95))
         leg = root @ _turn(2, sign * spread) @ _turn(0, swing)
         knee = hip + leg @ (_UPPER_LEG * _DOWN)
         bend = rng.beta(1.1, 3.0) * (20 + 110 * vigour) + max(swing, 0) * 0.5

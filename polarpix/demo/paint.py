@@ -8,52 +8,53 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from polarpix.types import FloatArray
-
-__all__ = ["PATTERNS", "Canvas", "Cloth", "Color", "random_color"]
+__all__ = ["PATTERNS", "Canvas", "Cloth", "Color", "Plane", "Surface", "planes", "random_color"]
 
 Color = tuple[float, float, float]  # RGB in 0..1
-Point = npt.NDArray[np.floating]  # [2], x and y in pixels
+Plane = npt.NDArray[np.floating[Any]]  # float32 throughout, which the stubs of numpy lose on the way
+Point = npt.NDArray[np.floating[Any]]  # [2], x and y in pixels
 
 
-def _plain(u: FloatArray, v: FloatArray) -> FloatArray:
+def _plain(u: Plane, v: Plane) -> Plane:
     return np.zeros(np.broadcast_shapes(u.shape, v.shape), np.float32)
 
 
-def _hoops(u: FloatArray, v: FloatArray) -> FloatArray:
+def _hoops(u: Plane, v: Plane) -> Plane:
     return _soft(np.sin(u))
 
 
-def _stripes(u: FloatArray, v: FloatArray) -> FloatArray:
+def _stripes(u: Plane, v: Plane) -> Plane:
     return _soft(np.sin(v))
 
 
-def _checks(u: FloatArray, v: FloatArray) -> FloatArray:
+def _checks(u: Plane, v: Plane) -> Plane:
     return _soft(np.sin(u) * np.sin(v) * 2)
 
 
-def _plaid(u: FloatArray, v: FloatArray) -> FloatArray:
+def _plaid(u: Plane, v: Plane) -> Plane:
     return 0.5 * (_soft(np.sin(u)) + _soft(np.sin(v)))
 
 
-def _dots(u: FloatArray, v: FloatArray) -> FloatArray:
+def _dots(u: Plane, v: Plane) -> Plane:
     return _soft(np.cos(u) + np.cos(v) - 0.9)
 
 
-def _zigzag(u: FloatArray, v: FloatArray) -> FloatArray:
+def _zigzag(u: Plane, v: Plane) -> Plane:
     return _soft(np.sin(u + 1.2 * np.abs(np.mod(v / np.pi, 2) - 1)))
 
 
-def _soft(wave: FloatArray) -> FloatArray:
-    return np.clip(0.5 + 2.5 * wave, 0, 1)
+def _soft(wave: Plane) -> Plane:
+    share: Plane = np.clip(0.5 + 2.5 * wave, 0, 1)
+    return share
 
 
 # Each gives the share [h, w] of the second colour from the places along (u) and across (v) the shape, in radians.
-PATTERNS: dict[str, Callable[[FloatArray, FloatArray], FloatArray]] = {
+PATTERNS: dict[str, Callable[[Plane, Plane], Plane]] = {
     "plain": _plain,
     "hoops": _hoops,
     "stripes": _stripes,
@@ -93,22 +94,26 @@ class Cloth:
     @classmethod
     def random(cls, rng: np.random.Generator, period: float) -> Cloth:
         """Any colours, any pattern, a period within a factor of about two of the one given."""
-        pattern = str(rng.choice(list(PATTERNS), p=[0.28, *[0.12] * 6]))
-        return cls(
-            random_color(rng), random_color(rng), pattern, max(2.5, period * 2 ** rng.uniform(-1, 1)), 0.2 * rng.random()
-        )
+        pattern = "plain" if rng.random() < 0.2 else tuple(PATTERNS)[rng.integers(len(PATTERNS))]
+        period = max(2.5, period * 2 ** rng.uniform(-1, 1))
+        return cls(random_color(rng), random_color(rng), pattern, period, 0.2 * rng.random())
 
-    def paint(self, u: FloatArray, v: FloatArray) -> FloatArray:
-        """Colour [h, w, 3] at the places u along and v across, both [h, w] in pixels."""
-        first = np.asarray(self.first, np.float32)
+    def paint(self, u: Plane, v: Plane) -> Plane:
+        """Colour [3, h, w] (a plain one [3, 1, 1]) at the places u along and v across, both [h, w] in pixels."""
+        first = planes(self.first)
         if self.pattern == "plain":
-            return np.broadcast_to(first, (*np.broadcast_shapes(u.shape, v.shape), 3))
+            return first
         turn = np.float32(2 * np.pi / self.period)
         share = PATTERNS[self.pattern](u * turn, v * turn)  # [h, w]
-        return first + share[..., None] * (np.asarray(self.second, np.float32) - first)
+        return first + share * (planes(self.second) - first)
 
 
-Surface = Callable[[FloatArray, FloatArray, FloatArray], FloatArray]  # (u, v, normal z), each [h, w] -> [h, w, 3]
+Surface = Callable[[Plane, Plane, Plane], Plane]  # (u, v, normal z), each [h, w] -> [3, h, w]
+
+
+def planes(color: Color) -> Plane:
+    """A colour as [3, 1, 1]."""
+    return np.array(color, np.float32).reshape(3, 1, 1)
 
 
 @dataclass
@@ -116,22 +121,22 @@ class Canvas:
     """The picture so far, and which piece each of its pixels shows.
 
     Args:
-        image: float32 [H, W, 3], 0..1.
+        image: float32 [3, H, W], 0..1: planes, because a row of three is too short for numpy to be quick.
         light: direction towards the light (x, y, z), length 1; z points at the viewer.
         grain: float32 [H, W] around 1: the unevenness of every surface.
         piece: int16 [H, W], number of the piece on top, 0 for scenery.
         silhouette: bool [H, W], everything painted since it was last cleared, whether or not covered since.
     """
 
-    image: FloatArray
+    image: Plane
     light: tuple[float, float, float]
-    grain: FloatArray
+    grain: Plane
     piece: npt.NDArray[np.int16] = field(init=False)
     silhouette: npt.NDArray[np.bool_] = field(init=False)
 
     def __post_init__(self) -> None:
-        self.piece = np.zeros(self.image.shape[:2], np.int16)
-        self.silhouette = np.zeros(self.image.shape[:2], np.bool_)
+        self.piece = np.zeros(self.image.shape[1:], np.int16)
+        self.silhouette = np.zeros(self.image.shape[1:], np.bool_)
 
     def solid(
         self,
@@ -226,9 +231,9 @@ class Canvas:
         rows, columns, x, y = grid
         square = ((x - np.float32(centre[0])) / np.float32(semi[0])) ** 2
         square = square + ((y - np.float32(centre[1])) / np.float32(semi[1])) ** 2  # [h, w]
-        self.image[rows, columns] *= (1 - np.float32(strength) * np.exp(-1.5 * square))[..., None]
+        self.image[:, rows, columns] *= 1 - np.float32(strength) * np.exp(-1.5 * square)
 
-    def _grid(self, low: Point, high: Point) -> tuple[slice, slice, FloatArray, FloatArray] | None:
+    def _grid(self, low: Point, high: Point) -> tuple[slice, slice, Plane, Plane] | None:
         height, width = self.piece.shape
         x0, y0 = max(int(low[0]), 0), max(int(low[1]), 0)
         x1, y1 = min(int(high[0]) + 2, width), min(int(high[1]) + 2, height)
@@ -241,23 +246,24 @@ class Canvas:
         self,
         rows: slice,
         columns: slice,
-        inside: FloatArray,
-        color: FloatArray,
-        lit: FloatArray,
+        inside: Plane,
+        color: Plane,
+        lit: Plane,
         gloss: float,
         piece: int,
         shadow: float,
     ) -> None:
-        view = self.image[rows, columns]  # [h, w, 3]
-        cover = np.clip(inside + np.float32(0.5), 0, 1)  # [h, w]
-        bright = np.float32(0.5) + np.float32(0.6) * np.maximum(lit, 0)
+        view = self.image[:, rows, columns]  # [3, h, w]
+        lit = np.maximum(lit, 0)
+        bright = lit * np.float32(0.6) + np.float32(0.5)
         if gloss:
-            bright = bright + np.float32(gloss) * np.maximum(lit, 0) ** 8
-        color = color * (bright * self.grain[rows, columns])[..., None]
+            bright += np.float32(gloss) * np.square(np.square(np.square(lit)))
+        bright *= self.grain[rows, columns]
+        cover = np.clip(inside + np.float32(0.5), 0, 1)  # [h, w]
         if shadow:
             near = np.clip(inside * np.float32(0.3) + 1, 0, 1)  # [h, w]: 1 at the outline, 0 about 3 pixels away
-            view *= (1 - np.float32(shadow) * near * near)[..., None]
-        view += cover[..., None] * (color - view)
+            view *= 1 - np.float32(shadow) * near * near
+        view += cover * (color * bright - view)
         mask = inside >= 0
         self.piece[rows, columns][mask] = piece
         self.silhouette[rows, columns] |= mask

@@ -5,39 +5,41 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
-from polarpix.demo.paint import Canvas, Cloth, random_color
-from polarpix.types import FloatArray, UInt8Array
+from polarpix.demo.paint import Canvas, Cloth, Plane, Surface, planes, random_color
+from polarpix.types import UInt8Array
 
 __all__ = ["blank_canvas", "expose", "paint_clutter", "paint_occluders"]
 
 
-def _field(rng: np.random.Generator, size: tuple[int, int], cells: int) -> FloatArray:
+def _field(rng: np.random.Generator, size: tuple[int, int], cells: int) -> Plane:
     """Smooth noise [H, W] in about -1..1 with so many bumps along the shorter side."""
     height, width = size
     unit = min(size) / cells
+    smooth = cv2.INTER_CUBIC if cells < 10 else cv2.INTER_LINEAR
     coarse = rng.uniform(-1, 1, (max(2, round(height / unit)) + 1, max(2, round(width / unit)) + 1))
-    return np.asarray(cv2.resize(coarse.astype(np.float32), (width, height), interpolation=cv2.INTER_CUBIC), np.float32)
+    return np.asarray(cv2.resize(coarse.astype(np.float32), (width, height), interpolation=smooth), np.float32)
 
 
 def blank_canvas(rng: np.random.Generator, size: tuple[int, int]) -> Canvas:
     """A canvas [H, W] with a wall or sky above, a floor below, both uneven and patterned."""
     height, width = size
     unit = min(size)
-    y, x = np.mgrid[:height, :width].astype(np.float32)
+    x = np.arange(width, dtype=np.float32)[None, :]
+    y = np.arange(height, dtype=np.float32)[:, None]
     horizon = height * rng.uniform(0.45, 0.8) + (x - width / 2) * np.float32(rng.normal(0, 0.05))
     floor = np.clip((y - horizon) / np.float32(0.006 * unit + 0.5) + 0.5, 0, 1)  # [H, W]
-    image = np.zeros((height, width, 3), np.float32)
+    image = np.zeros((3, height, width), np.float32)
     for share in (1 - floor, floor):
         cloth = Cloth.random(rng, rng.uniform(0.05, 0.3) * unit)
         angle = rng.uniform(0, np.pi)
         u = x * np.float32(np.cos(angle)) + y * np.float32(np.sin(angle))
         v = y * np.float32(np.cos(angle)) - x * np.float32(np.sin(angle))
-        pattern = cloth.paint(u, v)  # [H, W, 3]
-        plain = np.asarray(cloth.first, np.float32)
-        calm = np.float32(rng.uniform(0.15, 0.6))
-        image += share[..., None] * (plain + calm * (pattern - plain))
-    for cells, strength in ((3, 0.22), (9, 0.12), (28, 0.08)):
-        image *= (1 + np.float32(strength) * _field(rng, size, cells))[..., None]
+        calm, grey = np.float32(rng.uniform(0.15, 0.6)), np.float32(rng.uniform(0.2, 0.8))
+        plain = planes(cloth.first)
+        color = plain + calm * (cloth.paint(u, v) - plain)
+        image += share * (color + grey * (color.mean(axis=0) - color))  # walls and floors are duller than clothes
+    uneven = 1 + sum(np.float32(strength) * _field(rng, size, n) for n, strength in ((3, 0.22), (9, 0.12), (28, 0.08)))
+    image *= uneven
     tilt, raise_ = rng.uniform(0, 2 * np.pi), rng.uniform(0.2, 0.8)
     light = (
         float(np.sqrt(1 - raise_**2) * np.cos(tilt)),
@@ -57,6 +59,13 @@ def _bar(rng: np.random.Generator, canvas: Canvas, centre: tuple[float, float], 
     canvas.solid(middle - half, middle + half, radii, Cloth.random(rng, width), cap=cap, shadow=0.2)
 
 
+def _wrapped(cloth: Cloth, radius: float) -> Surface:
+    def surface(u: Plane, v: Plane, nz: Plane) -> Plane:
+        return cloth.paint(u * np.float32(radius), v * np.float32(radius))
+
+    return surface
+
+
 def paint_clutter(rng: np.random.Generator, canvas: Canvas) -> None:
     """Boxes, balls, wires, and bars as thick, shaded and dressed as limbs: what a detector of edges would fall for."""
     height, width = canvas.piece.shape
@@ -69,16 +78,15 @@ def paint_clutter(rng: np.random.Generator, canvas: Canvas) -> None:
         elif kind < 0.7:  # boxes
             _bar(rng, canvas, centre, unit * rng.uniform(0.05, 0.3), unit * rng.uniform(0.05, 0.14))
         elif kind < 0.85:  # balls
-            cloth = Cloth.random(rng, unit * 0.05)
             radius = unit * rng.uniform(0.03, 0.1)
-            canvas.ball(
-                np.asarray(centre),
-                np.array([0.0, -1.0]),
-                (radius, radius * rng.uniform(0.7, 1)),
-                lambda u, v, nz, cloth=cloth, radius=radius: cloth.paint(u * radius, v * radius),
-            )
-        else:  # wires
-            _bar(rng, canvas, centre, unit * rng.uniform(0.5, 1.4), unit * rng.uniform(0.003, 0.008))
+            surface = _wrapped(Cloth.random(rng, unit * 0.05), radius)
+            canvas.ball(np.asarray(centre), np.array([0.0, -1.0]), (radius, radius * rng.uniform(0.7, 1)), surface)
+        else:  # wires, in short pieces, since a slanting piece costs its bounding box
+            angle, thin, cloth = rng.uniform(0, np.pi), unit * rng.uniform(0.003, 0.008), Cloth(random_color(rng))
+            step = unit * rng.uniform(0.06, 0.14) * np.array([np.cos(angle), np.sin(angle)])
+            for n in range(-5, 5):
+                start = np.asarray(centre) + n * step
+                canvas.solid(start, start + step, (thin, thin, 0.0), cloth, shadow=0)
 
 
 def paint_occluders(rng: np.random.Generator, canvas: Canvas) -> None:
@@ -111,13 +119,14 @@ def paint_occluders(rng: np.random.Generator, canvas: Canvas) -> None:
         canvas.solid(foot - (0, side * rng.uniform(1, 2.2)), foot, (side, side, 0.0), cloth, cap=side * 0.15)
 
 
-def expose(rng: np.random.Generator, image: FloatArray) -> UInt8Array:
-    """The camera: uneven light, tint, contrast, a little blur, noise. float [H, W, 3] in 0..1 to uint8."""
-    size = (image.shape[0], image.shape[1])
+def expose(rng: np.random.Generator, image: Plane) -> UInt8Array:
+    """The camera: uneven light, tint, contrast, a little blur, noise. float [3, H, W] in 0..1 to uint8 [H, W, 3]."""
+    size = (image.shape[1], image.shape[2])
     gloom = 1 + np.float32(0.25) * _field(rng, size, 1)
-    tint = rng.normal(1, 0.05, 3).astype(np.float32)
-    image = image * gloom[..., None] * (tint * np.float32(rng.uniform(0.85, 1.15)))
+    tint = rng.normal(1, 0.05, 3) * rng.uniform(0.85, 1.15) * 255
+    image = image * tint.astype(np.float32).reshape(3, 1, 1) * gloom
+    image += rng.standard_normal(size, np.float32) * np.float32(rng.uniform(1, 7))
+    out = np.ascontiguousarray(np.clip(image, 0, 255).astype(np.uint8).transpose(1, 2, 0))
     if rng.random() < 0.35:
-        image = np.asarray(cv2.GaussianBlur(image, (0, 0), rng.uniform(0.3, 0.8) * min(size) / 192), np.float32)
-    image = image + rng.standard_normal(image.shape, np.float32) * np.float32(rng.uniform(0.005, 0.03))
-    return np.asarray(np.clip(image * 255 + 0.5, 0, 255), np.uint8)
+        out = np.asarray(cv2.GaussianBlur(out, (0, 0), rng.uniform(0.3, 0.8) * min(size) / 192), np.uint8)
+    return out

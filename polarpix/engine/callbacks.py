@@ -84,7 +84,8 @@ class Pictures(Callback):
     def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if not self.count:
             return
-        picture = pl_module.pictures(self.data.dataset("val"), self.count)
+        task: Any = pl_module
+        picture = task.pictures(self.data.dataset("val"), self.count)
         write_image(self.folder / f"epoch_{trainer.current_epoch:03d}.jpg", picture)
         board = getattr(trainer.logger, "experiment", None)
         if board is not None:

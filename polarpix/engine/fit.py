@@ -30,7 +30,7 @@ Run = PoseRun | SegRun
 Task = PoseTask | SegTask
 Data = PoseData | SegData
 
-LOWER_IS_BETTER = ("RMSE", "NME", "loss")
+LOWER_IS_BETTER = ("mean_error", "RMSE", "NME", "loss")
 TASKS: dict[str, tuple[type[Any], type[Any]]] = {"pose": (PoseTask, PoseData), "seg": (SegTask, SegData)}
 
 

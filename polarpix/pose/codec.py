@@ -169,7 +169,7 @@ def _gaussians(
     if radius is not None:
         gx, gy = gx * (np.abs(dx) <= radius), gy * (np.abs(dy) <= radius)
     gy = np.where(weight[:, None] > 0, gy, 0)
-    return (gy[:, :, None] * gx[:, None, :]).astype(np.float32)
+    return np.asarray(gy[:, :, None] * gx[:, None, :], np.float32)
 
 
 def _peaks(heatmaps: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -194,7 +194,7 @@ def _patches(heatmaps: Tensor, x: Tensor, y: Tensor, radius: int) -> Tensor:
     offset = (span[:, None] * width + span).flatten()  # [(2r + 1)^2]
     corner = y.long() * width + x.long()  # [B, K], in padded pixels the square's first
     patch = padded.flatten(2).gather(2, corner[..., None] + offset)
-    return patch.unflatten(-1, (2 * radius + 1, 2 * radius + 1))
+    return patch.reshape(*patch.shape[:2], 2 * radius + 1, 2 * radius + 1)
 
 
 def _newton(heatmaps: Tensor, x: Tensor, y: Tensor, sigma: float) -> Tensor:

@@ -74,7 +74,7 @@ def invert_matrix(matrix: Matrix) -> Matrix:
 
 def move_points(matrix: npt.NDArray[np.floating], points: npt.NDArray[np.floating]) -> FloatArray:
     """Points [..., 2] moved by an affine map [2, 3]."""
-    return (points @ matrix[:, :2].T + matrix[:, 2]).astype(np.float32)
+    return np.asarray(points @ matrix[:, :2].T + matrix[:, 2], np.float32)
 
 
 def warp(image: UInt8Array, matrix: Matrix, size: tuple[int, int]) -> UInt8Array:

@@ -10,7 +10,7 @@ from polarpix.backbones.extract import Backbone, build_backbone
 from polarpix.config import PoseModelConfig
 from polarpix.errors import InputError
 
-__all__ = ["HEADS", "PoseNet", "build_pose_model"]
+__all__ = ["HEADS", "PoseNet", "build_pose_model", "heatmap_stride"]
 
 
 class DeconvHead(nn.Module):
@@ -29,7 +29,6 @@ class DeconvHead(nn.Module):
             channels = width
         self.deconv_layers = nn.Sequential(*stages)
         self.final_layer = nn.Conv2d(channels, outputs, kernel_size=1)
-        self.stride = backbone.strides[-1] // 2 ** len(widths)
         for module in self.modules():
             if isinstance(module, nn.ConvTranspose2d | nn.Conv2d):
                 nn.init.normal_(module.weight, std=0.001)
@@ -48,7 +47,6 @@ class LinearHead(nn.Module):
             raise InputError(f"head 'linear' needs a map at stride 4; the backbone has strides {backbone.strides}")
         self.level = backbone.strides.index(4)
         self.final_layer = nn.Conv2d(backbone.channels[self.level], outputs, kernel_size=1)
-        self.stride = 4
         nn.init.normal_(self.final_layer.weight, std=0.001)
         nn.init.zeros_(cast(Tensor, self.final_layer.bias))
 
@@ -56,29 +54,45 @@ class LinearHead(nn.Module):
         return cast(Tensor, self.final_layer(pyramid[self.level]))  # [B, K, h, w]
 
 
-HEADS = {"deconv": DeconvHead, "linear": LinearHead}
+HEADS: dict[str, type[DeconvHead] | type[LinearHead]] = {"deconv": DeconvHead, "linear": LinearHead}
 
 
 class PoseNet(nn.Module):
-    """Backbone and head. ``stride`` is crop pixels per heatmap pixel."""
+    """Backbone and head."""
 
     def __init__(self, backbone: Backbone, head: DeconvHead | LinearHead) -> None:
         super().__init__()
         self.backbone = backbone
         self.head = head
-        self.stride = head.stride
 
     def forward(self, image: Tensor) -> Tensor:
-        """Normalised crops [B, 3, H, W] -> heatmaps [B, K, H / stride, W / stride]."""
+        """Normalised crops [B, 3, H, W] -> heatmaps [B, K, h, w]."""
         pyramid = self.backbone(image)
         return cast(Tensor, self.head(pyramid))
+
+
+def heatmap_stride(config: PoseModelConfig) -> int:
+    """Crop pixels per heatmap pixel.
+
+    Raises:
+        InputError: more deconvolutions than the backbone's stride can be halved.
+    """
+    if config.head == "linear":
+        return 4
+    stride, rest = divmod(config.backbone.output_stride, 1 << len(config.head_channels))
+    if stride < 1 or rest:
+        raise InputError(
+            f"model.head_channels names {len(config.head_channels)} deconvolutions, each of which halves the stride of "
+            f"{config.backbone.output_stride}: name fewer"
+        )
+    return stride
 
 
 def build_pose_model(config: PoseModelConfig, outputs: int) -> PoseNet:
     """The network of a config, with ``outputs`` heatmaps.
 
     Raises:
-        InputError: an unknown head, an input size that the backbone's stride does not divide, or too many deconvolutions.
+        InputError: an unknown head, or an input size that the backbone's stride does not divide.
     """
     if config.head not in HEADS:
         raise InputError(f"model.head is {config.head!r}: choose one of {', '.join(HEADS)}")
@@ -86,11 +100,6 @@ def build_pose_model(config: PoseModelConfig, outputs: int) -> PoseNet:
     coarse = max(backbone.strides)
     height, width = config.input_size
     if height % coarse or width % coarse:
-        mended = tuple(-(-side // coarse) * coarse for side in (height, width))
+        mended = [-(-side // coarse) * coarse for side in (height, width)]
         raise InputError(f"model.input_size is {height}x{width}; both must be multiples of {coarse}: use {mended}")
-    net = PoseNet(backbone, HEADS[config.head](backbone, config.head_channels, outputs))
-    if net.stride < 1:
-        raise InputError(
-            f"model.head_channels has {len(config.head_channels)} deconvolutions for stride {backbone.strides[-1]}: drop some"
-        )
-    return net
+    return PoseNet(backbone, HEADS[config.head](backbone, config.head_channels, outputs))

@@ -43,15 +43,15 @@ _EDGE_LETTER = re.compile(
     r"|(?<=[a-z0-9])[LR](?=[A-Z])"  # a capital between words: pawLFront
 )
 _OTHER = {"l": "r", "r": "l", "L": "R", "R": "L", "left": "right", "right": "left"}
-_KEYS = ("names", "flip_pairs", "skeleton", "sigmas", "category")
+_KEYS = ("names", "flip_pairs", "skeleton", "sigmas", "sigmas_from", "category")
 
 
 def load_schema(path: str | Path) -> KeypointSchema:
     """Read a keypoint schema from a YAML file.
 
     The file holds ``names`` (required) and may hold ``flip_pairs`` and ``skeleton`` (pairs of names, or of indices that
-    count from 0), ``sigmas`` (one per name) and ``category``. Without ``flip_pairs`` they are guessed from the names;
-    write ``flip_pairs: []`` for a schema without left and right.
+    count from 0), ``sigmas`` (one per name), ``sigmas_from`` (words on their origin) and ``category``. Without
+    ``flip_pairs`` they are guessed from the names; write ``flip_pairs: []`` for a schema without left and right.
 
     Raises:
         InputError: the file is missing or not such a mapping, or a pair names no keypoint.
@@ -72,7 +72,7 @@ def load_schema(path: str | Path) -> KeypointSchema:
     pairs = page.get("flip_pairs")
     flip_pairs = mirror_pairs(names) if pairs is None else _pairs(pairs, names, 0, "flip_pairs", str(path))
     skeleton = _pairs(page.get("skeleton") or [], names, 0, "skeleton", str(path))
-    sigmas, origin = _sigmas(page.get("sigmas"), names, str(path))
+    sigmas, origin = _sigmas(page.get("sigmas"), str(page.get("sigmas_from", "schema file")), names, str(path))
     return _build(names, flip_pairs, skeleton, sigmas, origin, str(page.get("category", "object")), str(path))
 
 
@@ -95,7 +95,7 @@ def schema_from_category(category: Mapping[str, Any], source: str) -> KeypointSc
         )
     names = _names(category["keypoints"], source)
     skeleton = _pairs(category.get("skeleton") or [], names, 1, "skeleton", source)
-    sigmas, origin = _sigmas(category.get("sigmas"), names, source)
+    sigmas, origin = _sigmas(category.get("sigmas"), "annotation file", names, source)
     return _build(names, mirror_pairs(names), skeleton, sigmas, origin, str(category.get("name", "object")), source)
 
 
@@ -107,6 +107,7 @@ def save_schema(schema: KeypointSchema, path: str | Path) -> None:
         "flip_pairs": [[schema.names[a], schema.names[b]] for a, b in schema.flip_pairs],
         "skeleton": [[schema.names[a], schema.names[b]] for a, b in schema.skeleton],
         "sigmas": list(schema.sigmas),
+        "sigmas_from": schema.sigmas_from,
     }
     text = yaml.safe_dump(page, sort_keys=False, allow_unicode=True, default_flow_style=None)
     Path(path).write_text(text, encoding="utf-8")
@@ -127,7 +128,7 @@ def mirror_pairs(names: Sequence[str]) -> tuple[tuple[int, int], ...]:
             if j is not None and j != i:
                 pairs.add((min(i, j), max(i, j)))
                 break
-    # A name may be reached from two others (case folded away); the first pair wins, so that no keypoint has two mirrors.
+    # Names that differ in case only are one here; the first pair wins, so that no keypoint has two mirrors.
     used: set[int] = set()
     unique = []
     for pair in sorted(pairs):
@@ -167,21 +168,25 @@ def _pairs(pairs: Any, names: tuple[str, ...], first: int, key: str, source: str
     return tuple(out)
 
 
-def _sigmas(given: Any, names: tuple[str, ...], source: str) -> tuple[tuple[float, ...], str]:
+def _sigmas(given: Any, given_from: str, names: tuple[str, ...], source: str) -> tuple[tuple[float, ...], str]:
     """The OKS sigmas and where they come from; warns where they are a default."""
     if given is not None:
         if not isinstance(given, list) or not all(isinstance(s, int | float) for s in given):
             raise InputError(f"{source}: sigmas must be a list of numbers, got {given!r}: mend it")
-        return tuple(float(s) for s in given), source
+        return tuple(float(s) for s in given), given_from
     if all(name in COCO_SIGMAS for name in names):
         return tuple(COCO_SIGMAS[name] for name in names), "coco"
     mean = round(sum(COCO_SIGMAS.values()) / len(COCO_SIGMAS), 4)
     known = [_coco_like(name) for name in names]
     sigmas = tuple(mean if sigma is None else sigma for sigma in known)
     likes = sum(sigma is not None for sigma in known)
-    origin = f"default: {likes} of {len(names)} from COCO joints of like name, the others the COCO mean {mean}"
+    parts = [f"those of COCO for {likes} joints of like name"] * (likes > 0)
+    parts += [f"the COCO mean {mean} for {len(names) - likes}"] * (likes < len(names))
+    origin = f"default: {' and '.join(parts)}"
     listed = ", ".join(f"{name} {sigma:g}" for name, sigma in zip(names, sigmas, strict=True))
-    warnings.warn(f"{source}: no OKS sigmas given, {origin} ({listed}); name your own in a schema file", stacklevel=3)
+    warnings.warn(
+        f"{source}: no OKS sigmas given, using {origin} ({listed}); give your own in a schema file", stacklevel=3
+    )
     return sigmas, origin
 
 

@@ -111,6 +111,8 @@ class PolarizedSelfAttention(nn.Module):
             InputError: an unknown ``init``, or "identity" where it cannot be had.
         """
         _check_choice("init", init, INITS)
+        if init == "identity":
+            self._check_identity()
         for module in self.modules():
             if isinstance(module, nn.Conv2d | nn.LayerNorm):
                 module.reset_parameters()
@@ -119,7 +121,6 @@ class PolarizedSelfAttention(nn.Module):
                 if module.bias is not None:
                     nn.init.zeros_(module.bias)
         if init == "identity":
-            self._check_identity()
             for name in self._last_weights():
                 nn.init.zeros_(self.get_parameter(name))
 

@@ -115,6 +115,8 @@ def folder(data: SegDataConfig, split: str) -> SegDataset:
     root = _folder(data.root)
     if data.classes is None or len(data.classes) < 2:
         raise InputError(f"{root}: data.classes is {data.classes}: name at least two classes, the background included")
+    if len(set(data.classes)) != len(data.classes):
+        raise InputError(f"{root}: data.classes repeats a name in {data.classes}: name each class once")
     if len(data.classes) > 255:
         raise InputError(
             f"{root}: data.classes holds {len(data.classes)} names: at most 255 fit beside the ignore label"

@@ -44,7 +44,8 @@ class ImagePooling(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         # SyncBatchNorm is no BatchNorm2d: it sees the other devices' images, so one image per device is enough there.
-        if x.shape[0] == 1 and self.project[1].training and isinstance(self.project[1], nn.BatchNorm2d):
+        norm = self.project[1]
+        if norm.training and isinstance(norm, nn.BatchNorm2d) and x.shape[0] == 1:
             raise InputError(
                 "image pooling cannot normalise a training batch of 1 image: raise engine.batch_size, or set "
                 "engine.sync_batchnorm on several devices"

@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from polarpix.config import SegRun
+from polarpix.draw import draw_mask, tile
 from polarpix.errors import InputError
 from polarpix.images import normalize
 from polarpix.loading import Key, build_loader, sample_rng
@@ -192,8 +193,6 @@ class SegTask(pl.LightningModule):
     @torch.no_grad()
     def pictures(self, dataset: SegDataset, count: int) -> UInt8Array:
         """Truth beside prediction for ``count`` samples spread over a data set: one picture [H, W, 3]."""
-        from polarpix.draw import draw_mask, tile
-
         rows: list[UInt8Array] = []
         for position in np.linspace(0, len(dataset) - 1, min(count, len(dataset))).astype(int):
             sample = dataset[int(position)]

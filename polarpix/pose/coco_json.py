@@ -1,0 +1,172 @@
+"""Reading COCO JSON and doubting every entry of it: each trouble is one line that names the file and the entry."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from polarpix.errors import InputError
+from polarpix.types import FloatArray, IntArray, KeypointSchema
+
+__all__ = [
+    "Picture",
+    "check_images",
+    "clip_box",
+    "find_category",
+    "index_pictures",
+    "parse_json",
+    "read_box",
+    "read_keypoints",
+    "read_page",
+    "require",
+]
+
+
+@dataclass(frozen=True)
+class Picture:
+    """An entry of ``images``."""
+
+    id: int
+    file: str
+    size: tuple[int, int]  # height, width
+
+    @property
+    def whole(self) -> FloatArray:
+        """The box [4] of the whole image."""
+        return np.array([0, 0, self.size[1], self.size[0]], np.float32)
+
+
+def parse_json(path: Path) -> tuple[Any, bytes]:
+    """The content of a JSON file, parsed and as it is.
+
+    Raises:
+        InputError: the file cannot be read or is not JSON.
+    """
+    try:
+        text = path.read_bytes()
+    except OSError as error:
+        raise InputError(f"{path}: cannot read the file ({error.strerror}): check the path") from error
+    try:
+        return json.loads(text), text
+    except ValueError as error:
+        raise InputError(f"{path}: not JSON ({error}): give a COCO keypoint or detection file") from error
+
+
+def read_page(path: Path) -> dict[str, Any]:
+    """A COCO keypoint file, with its three lists checked to be there and its annotation ids to be unique."""
+    page = parse_json(path)[0]
+    for key in ("images", "annotations", "categories"):
+        if not isinstance(page, dict) or not isinstance(page.get(key), list):
+            raise InputError(f"{path}: no list {key!r}, so not a COCO keypoint file: give one")
+    seen: set[Any] = set()
+    for number, note in enumerate(page["annotations"]):
+        require(note, ("id", "image_id", "category_id"), f"{path}: annotation number {number}")
+        if note["id"] in seen:
+            raise InputError(f"{path}: annotation id {note['id']} occurs more than once: number the annotations anew")
+        seen.add(note["id"])
+    return dict(page)
+
+
+def require(note: Any, keys: Iterable[str], where: str) -> None:
+    """Refuse an entry that is no object or lacks a key."""
+    if not isinstance(note, dict):
+        raise InputError(f"{where} is {note!r:.40}, not an object: this is no COCO file")
+    for key in keys:
+        if note.get(key) is None:
+            raise InputError(f"{where} has no {key!r}: add it")
+
+
+def find_category(page: dict[str, Any], schema: KeypointSchema | None, source: Path) -> dict[str, Any]:
+    """The one category whose instances are meant: the only one with keypoints, or the one that fits the schema."""
+    categories = page["categories"]
+    for number, category in enumerate(categories):
+        require(category, ("id",), f"{source}: category number {number}")
+    named = [c for c in categories if c.get("keypoints")]
+    if schema is None:
+        if len(named) == 1:
+            return dict(named[0])
+        trouble = f"categories {[c.get('name') for c in named]} have" if named else "no category has"
+        raise InputError(f"{source}: {trouble} keypoint names: give a schema file with the names of the one you mean")
+    if named:
+        same = [c for c in named if tuple(c["keypoints"]) == schema.names]
+    else:  # the file leaves the names to the schema
+        same = [c for c in categories if c.get("name") == schema.category] or categories
+    if len(same) > 1:
+        same = [c for c in same if c.get("name") == schema.category]
+    if len(same) != 1:
+        listed = "; ".join(f"{c.get('name')}: {', '.join(map(str, c.get('keypoints') or []))}" for c in categories)
+        wanted = f"{schema.category}: {', '.join(schema.names)}"
+        raise InputError(
+            f"{source}: no single category fits the schema ({wanted}); it has ({listed}): mend one of them"
+        )
+    return dict(same[0])
+
+
+def index_pictures(page: dict[str, Any], source: Path) -> dict[int, Picture]:
+    """The images of a file by id."""
+    pictures: dict[int, Picture] = {}
+    for number, note in enumerate(page["images"]):
+        require(note, ("id", "file_name", "width", "height"), f"{source}: image number {number}")
+        if note["id"] in pictures:
+            raise InputError(f"{source}: image id {note['id']} occurs more than once: number the images anew")
+        size = (note["height"], note["width"])
+        if not all(isinstance(side, int | float) and side >= 1 for side in size):
+            raise InputError(f"{source}: image {note['id']} has height, width {size}: give its size in pixels")
+        pictures[note["id"]] = Picture(note["id"], str(note["file_name"]), (int(size[0]), int(size[1])))
+    if not pictures:
+        raise InputError(f"{source}: 'images' is empty: the split has nothing in it, give another file")
+    return pictures
+
+
+def read_keypoints(note: dict[str, Any], K: int, where: str) -> tuple[FloatArray, IntArray]:
+    """Keypoints [K, 2] and visibility [K] of an annotation; zeros where not labelled."""
+    given = note.get("keypoints")
+    if given is None:
+        return np.zeros((K, 2), np.float32), np.zeros(K, np.int64)
+    if not isinstance(given, list) or len(given) != 3 * K:
+        count = f"{len(given)} numbers" if isinstance(given, list) else f"{given!r:.40}"
+        raise InputError(f"{where}: keypoints holds {count}; {K} names need {3 * K}: give x, y, visibility for each")
+    try:
+        triples = np.array(given, np.float64).reshape(K, 3)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"{where}: keypoints {given} are not all numbers: mend them") from error
+    if not np.isin(triples[:, 2], (0, 1, 2)).all():
+        raise InputError(f"{where}: visibilities are {triples[:, 2].tolist()}; COCO knows 0, 1 and 2: mend them")
+    labelled = triples[:, 2] > 0
+    if not np.isfinite(triples[labelled]).all():
+        raise InputError(f"{where}: a labelled keypoint is not finite in {given}: give it visibility 0")
+    return np.where(labelled[:, None], triples[:, :2], 0).astype(np.float32), triples[:, 2].astype(np.int64)
+
+
+def read_box(note: dict[str, Any], where: str) -> FloatArray:
+    """The ``bbox`` [4] of an annotation or a detection."""
+    box = note["bbox"]
+    numbers = isinstance(box, list) and all(isinstance(v, int | float) and math.isfinite(v) for v in box)
+    if not numbers or len(box) != 4:
+        raise InputError(f"{where}: bbox is {box}; it must be four numbers, x, y, width, height: mend it")
+    return np.array(box, np.float32)
+
+
+def clip_box(box: FloatArray, picture: Picture) -> FloatArray | None:
+    """The part of a box [4] that lies on the image; None where there is none."""
+    H, W = picture.size
+    x, y = max(float(box[0]), 0.0), max(float(box[1]), 0.0)
+    width, height = min(float(box[0] + box[2]), W) - x, min(float(box[1] + box[3]), H) - y
+    return np.array([x, y, width, height], np.float32) if width > 0 and height > 0 else None
+
+
+def check_images(files: set[str], folder: Path, source: Path) -> None:
+    """Refuse a folder that lacks images; one listing finds them, names with a folder in them are looked up singly."""
+    if not folder.is_dir():
+        raise InputError(f"{folder}: no such folder of images, of {source}: check the path")
+    here = {entry.name for entry in folder.iterdir()}
+    missing = sorted(file for file in files if file not in here and not (folder / file).is_file())
+    if missing:
+        count = f"{len(missing)} of {len(files)} images of {source}"
+        raise InputError(f"{folder / missing[0]}: no such image; {count} are missing: check the folder")

@@ -1,0 +1,261 @@
+"""Images -> predictions: the one inference path, used by the command line, the reports and the web page alike."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from polarpix.config import PoseRun, SegRun
+from polarpix.draw import draw_keypoints, draw_mask
+from polarpix.engine.artifact import Artifact, load_artifact, load_state
+from polarpix.errors import InputError
+from polarpix.images import normalize, read_image, to_rgb, write_image, write_label
+from polarpix.pages import make_run
+from polarpix.pose.crop import PoseTransform
+from polarpix.pose.inference import instance_scores, predict_heatmaps, to_image_points
+from polarpix.pose.model import build_pose_model
+from polarpix.pose.oks import coco_results, oks_nms
+from polarpix.pose.task import run_codec
+from polarpix.seg.model import build_seg_model
+from polarpix.seg.multiscale import predict_probabilities
+from polarpix.types import ClassTable, FloatArray, KeypointSchema, PosePrediction, PoseSample, SegPrediction, UInt8Array
+
+__all__ = ["PosePredictor", "PoseResult", "SegPredictor", "SegResult", "load"]
+
+Source = str | Path | npt.NDArray[Any]
+"""A file, or an array in memory: grey [H, W], RGB [H, W, 3] or RGBA [H, W, 4]."""
+
+
+@dataclass(frozen=True)
+class PoseResult:
+    """The keypoints found on one image, with what is needed to draw and to write them."""
+
+    image: UInt8Array  # [H, W, 3]
+    prediction: PosePrediction
+    schema: KeypointSchema
+    file: str = ""
+
+    def plot(self, threshold: float = 0.2) -> UInt8Array:
+        """The picture with the skeletons drawn on it: [H, W, 3]; keypoints scored below ``threshold`` are left out."""
+        return draw_keypoints(self.image, self.prediction, self.schema, threshold=threshold)
+
+    def save(self, path: str | Path) -> None:
+        """Write the overlay; the ending picks the format."""
+        write_image(path, self.plot())
+
+    def to_coco(self, image_id: int = 0, category_id: int = 1) -> list[dict[str, Any]]:
+        """COCO keypoint results: one dict per instance."""
+        found = self.prediction
+        ids = [image_id] * len(found.boxes)
+        return coco_results(ids, found.keypoints, found.scores, found.instance_scores, category_id)
+
+
+@dataclass(frozen=True)
+class SegResult:
+    """The label map of one image, with what is needed to draw and to write it."""
+
+    image: UInt8Array  # [H, W, 3]
+    prediction: SegPrediction
+    classes: ClassTable
+    file: str = ""
+
+    def plot(self, alpha: float = 0.55) -> UInt8Array:
+        """The picture with the classes laid over it: [H, W, 3]."""
+        return draw_mask(self.image, self.prediction.label, self.classes, alpha)
+
+    def save(self, path: str | Path) -> None:
+        """Write the overlay; the ending picks the format."""
+        write_image(path, self.plot())
+
+    def save_label(self, path: str | Path) -> None:
+        """Write the class indices as a palette PNG."""
+        write_label(path, self.prediction.label, self.classes.colors)
+
+    def to_coco(self, image_id: int = 0) -> list[dict[str, Any]]:
+        """COCO stuff results: one run-length encoded mask per class that occurs, categories counted from 1."""
+        from faster_coco_eval.core import mask as masks
+
+        results: list[dict[str, Any]] = []
+        for index in np.unique(self.prediction.label):
+            region = self.prediction.label == index  # [H, W]
+            code = masks.encode(np.asfortranarray(region.astype(np.uint8)))
+            code["counts"] = code["counts"].decode() if isinstance(code["counts"], bytes) else code["counts"]
+            score = float(self.prediction.confidence[region].mean())
+            results.append({"image_id": image_id, "category_id": int(index) + 1, "segmentation": code, "score": score})
+        return results
+
+
+def open_source(source: Source) -> tuple[UInt8Array, str]:
+    """The image [H, W, 3] of a file or array, and the file's name ("" for an array)."""
+    if isinstance(source, str | Path):
+        return read_image(source), str(source)
+    return to_rgb(source), ""
+
+
+def check_boxes(boxes: Any, shape: tuple[int, ...], name: str) -> tuple[FloatArray, FloatArray]:
+    """Boxes [N, 4] and scores [N] of [N, 4] or [N, 5] rows (x, y, width, height[, score]).
+
+    Raises:
+        InputError: another shape, a box without area, or one outside the image.
+    """
+    rows = np.asarray(boxes, np.float32)
+    rows = rows[None] if rows.ndim == 1 and rows.size else rows.reshape(-1, rows.shape[-1] if rows.size else 4)
+    if rows.shape[1] not in (4, 5):
+        raise InputError(f"{name or 'image'}: boxes have {rows.shape[1]} numbers: give x, y, width, height[, score]")
+    for x, y, w, h in rows[:, :4]:
+        if not (w > 0 and h > 0 and np.isfinite([x, y, w, h]).all()):
+            raise InputError(
+                f"{name or 'image'}: box {x:g},{y:g},{w:g},{h:g} has no area: width and height must be > 0"
+            )
+        if x >= shape[1] or y >= shape[0] or x + w <= 0 or y + h <= 0:
+            raise InputError(
+                f"{name or 'image'}: box {x:g},{y:g},{w:g},{h:g} lies outside the {shape[1]}x{shape[0]} image: "
+                "boxes are x, y, width, height in pixels"
+            )
+    scores = rows[:, 4] if rows.shape[1] == 5 else np.ones(len(rows), np.float32)
+    return rows[:, :4].copy(), scores.copy()
+
+
+class PosePredictor:
+    """A pose network with its protocol; call it with an image and boxes.
+
+    Args:
+        artifact: a loaded weights file.
+        run: its page, perhaps with overrides.
+        device: where to compute.
+        batch_size: crops per forward pass.
+    """
+
+    def __init__(self, artifact: Artifact, run: PoseRun, device: torch.device, batch_size: int = 32) -> None:
+        if not isinstance(artifact.labels, KeypointSchema):
+            raise InputError(f"{artifact.file}: holds a segmentation network, not a pose network")
+        self.run, self.schema, self.device, self.batch_size = run, artifact.labels, device, batch_size
+        self.model = build_pose_model(run.model, len(self.schema.names))
+        load_state(self.model, artifact)
+        self.model.eval().to(device)
+        self.codec = run_codec(run)
+        self.transform = PoseTransform(run.data, run.model, self.schema, training=False)
+
+    def crops(self, image: UInt8Array, boxes: FloatArray) -> tuple[Tensor, Tensor]:
+        """Crops uint8 [N, 3, H, W] and their affines back to the image [N, 2, 3]."""
+        k = len(self.schema.names)
+        cut = [
+            self.transform(PoseSample(image, np.zeros((k, 2), np.float32), np.zeros(k, np.int64), box, 0.0, "", 0, 0))
+            for box in boxes
+        ]
+        images = torch.from_numpy(np.stack([one[0] for one in cut])).permute(0, 3, 1, 2)
+        return images, torch.from_numpy(np.stack([one[3] for one in cut]))
+
+    @torch.no_grad()
+    def locate(self, image: UInt8Array, boxes: FloatArray) -> tuple[FloatArray, FloatArray]:
+        """Keypoints [N, K, 2] in image pixels and scores [N, K] for boxes [N, 4]."""
+        protocol = self.run.eval
+        order = self.schema.flip_order if protocol.flip_test else None
+        points, scores = [], []
+        for start in range(0, len(boxes), self.batch_size):
+            crops, to_image = self.crops(image, boxes[start : start + self.batch_size])
+            heatmaps = predict_heatmaps(
+                self.model, crops.to(self.device), order, protocol.shift_flipped, self.run.engine.channels_last
+            )
+            found, score = self.codec.decode(heatmaps)
+            points.append(to_image_points(found.cpu(), to_image))
+            scores.append(score.cpu())
+        return torch.cat(points).numpy(), torch.cat(scores).numpy()
+
+    def __call__(self, image: Source, boxes: Any = None) -> PoseResult:
+        """Predict one image.
+
+        Args:
+            image: a file or an array.
+            boxes: [N, 4] or [N, 5]: x, y, width, height[, score] in pixels of the image; null takes the whole image.
+
+        Raises:
+            InputError: an unreadable image, or boxes that are none.
+        """
+        array, file = open_source(image)
+        height, width = array.shape[:2]
+        whole = [[0, 0, width, height]]
+        rows, box_scores = check_boxes(whole if boxes is None else boxes, array.shape, file)
+        k = len(self.schema.names)
+        if not len(rows):
+            empty = np.zeros((0, k, 2), np.float32), np.zeros((0, k), np.float32)
+            return PoseResult(array, PosePrediction(*empty, rows, box_scores), self.schema, file)
+        keypoints, scores = self.locate(array, rows)
+        totals = instance_scores(
+            torch.from_numpy(scores), torch.from_numpy(box_scores), self.run.eval.visibility
+        ).numpy()
+        areas = rows[:, 2] * rows[:, 3] * self.run.data.box_padding**2
+        kept = np.sort(oks_nms(keypoints, totals, areas, self.schema.sigmas, self.run.eval.oks_nms))
+        prediction = PosePrediction(keypoints[kept], scores[kept], rows[kept], box_scores[kept], totals[kept])
+        return PoseResult(array, prediction, self.schema, file)
+
+    def stream(self, images: Iterable[Source], boxes: Iterable[Any] | None = None) -> Iterator[PoseResult]:
+        """Predict images one by one, lazily; ``boxes`` gives those of each image."""
+        for image, rows in zip(images, boxes, strict=True) if boxes is not None else ((i, None) for i in images):
+            yield self(image, rows)
+
+
+class SegPredictor:
+    """A segmentation network with its protocol; call it with an image."""
+
+    def __init__(self, artifact: Artifact, run: SegRun, device: torch.device) -> None:
+        if not isinstance(artifact.labels, ClassTable):
+            raise InputError(f"{artifact.file}: holds a pose network, not a segmentation network")
+        self.run, self.classes, self.device = run, artifact.labels, device
+        self.model = build_seg_model(run.model, len(self.classes.names))
+        load_state(self.model, artifact)
+        self.model.eval().to(device)
+
+    @torch.no_grad()
+    def __call__(self, image: Source, boxes: None = None) -> SegResult:
+        """Predict one image, a file or an array.
+
+        Raises:
+            InputError: an unreadable image, or boxes, which a segmentation network does not take.
+        """
+        array, file = open_source(image)
+        if boxes is not None:
+            raise InputError(f"{file or 'image'}: a segmentation network takes no boxes: leave them out")
+        pixels = torch.from_numpy(np.ascontiguousarray(array)).permute(2, 0, 1)[None].to(self.device)
+        layout = torch.channels_last if self.run.engine.channels_last else torch.contiguous_format
+        x = normalize(pixels).contiguous(memory_format=layout)  # [1, 3, H, W]
+        probabilities = predict_probabilities(self.model, x, self.run.eval, self.run.data.crop_size)
+        confidence, label = probabilities[0].max(dim=0)  # [H, W]
+        prediction = SegPrediction(label.to(torch.uint8).cpu().numpy(), confidence.float().cpu().numpy())
+        return SegResult(array, prediction, self.classes, file)
+
+    def stream(self, images: Iterable[Source], boxes: None = None) -> Iterator[SegResult]:
+        """Predict images one by one, lazily."""
+        for image in images:
+            yield self(image, boxes)
+
+
+def load(path: str | Path, device: str = "auto", overrides: Sequence[str] = ()) -> PosePredictor | SegPredictor:
+    """A predictor from a weights file or a run folder.
+
+    Args:
+        path: weights/best.safetensors, or the run folder that holds it.
+        device: "auto" (a GPU if there is one), "cpu", "cuda", "cuda:1", ...
+        overrides: page options such as ``--eval.flip_test=false``.
+
+    Raises:
+        InputError: no such file, or one that does not fit.
+    """
+    artifact = load_artifact(path)
+    run = artifact_run(artifact, overrides)
+    place = torch.device(("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device)
+    return PosePredictor(artifact, run, place) if isinstance(run, PoseRun) else SegPredictor(artifact, run, place)
+
+
+def artifact_run(artifact: Artifact, overrides: Sequence[str] = (), command: str = "predict") -> PoseRun | SegRun:
+    """The page inside a weights file, with overrides; the backbone's own starting weights are not needed again."""
+    page = artifact.run
+    page["model"]["backbone"]["weights"] = None
+    return make_run(page, overrides, artifact.file, command)
