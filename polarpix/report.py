@@ -28,7 +28,7 @@ Value = str | int | float | bool | None
 
 @dataclass(frozen=True)
 class Table:
-    """Rows below headers; numbers are set to the right."""
+    """Rows below headers; numbers are shown with one number of digits, so that a column can be read downwards."""
 
     headers: Sequence[str]
     rows: Sequence[Sequence[Value]]
@@ -72,8 +72,11 @@ class Report:
     conditions: dict[str, Value] = field(default_factory=dict)
 
 
-def shown(value: Value) -> str:
-    """A value for reading: four significant digits, thousands apart, a dash for none and for what is not finite."""
+def shown(value: Value, even: bool = False) -> str:
+    """A value for reading: four significant digits, thousands apart, a dash for none and for what is not finite.
+
+    `even` keeps zeros at the end, so that the figures of a column can be compared at a glance.
+    """
     if value is None:
         return "–"
     if isinstance(value, bool | np.bool_):
@@ -83,7 +86,9 @@ def shown(value: Value) -> str:
     if isinstance(value, float | np.floating):
         if not math.isfinite(value):
             return "–"
-        return f"{value:,.0f}" if abs(value) >= 10000 else f"{value:.4g}"
+        if abs(value) >= 10000:
+            return f"{value:,.0f}"
+        return f"{value:#.4g}" if even else f"{value:.4g}"
     return str(value)
 
 
@@ -151,7 +156,7 @@ def write_html(report: Report, path: str | Path) -> None:
     sections = list(report.sections)
     links = "".join(f'<a href="#s{i}">{escape(section.title)}</a>' for i, section in enumerate(sections))
     cards = "".join(
-        f'<div class="card"><div class="value">{escape(shown(value))}</div>'
+        f'<div class="card"><div class="value">{escape(shown(value, even=True))}</div>'
         f'<div class="label">{escape(label)}</div></div>'
         for label, value in report.summary
     )
@@ -211,7 +216,7 @@ def _mark_table(table: Table) -> list[str]:
     first = table.rows[0] if table.rows else ()
     numeric = [i < len(first) and _is_number(first[i]) for i in range(len(table.headers))]
     rule = " | ".join("---:" if right else "---" for right in numeric)
-    rows = [" | ".join(_mark(shown(value)) for value in row) for row in table.rows]
+    rows = [" | ".join(_mark(shown(value, even=True)) for value in row) for row in table.rows]
     return [f"| {row} |" for row in (" | ".join(_mark(header) for header in table.headers), rule, *rows)] + [""]
 
 
@@ -230,7 +235,7 @@ def _html_section(section: Section, i: int) -> str:
 
 
 def _cell(value: Value) -> str:
-    return f"<td{' class=number' if _is_number(value) else ''}>{escape(shown(value))}</td>"
+    return f"<td{' class=number' if _is_number(value) else ''}>{escape(shown(value, even=True))}</td>"
 
 
 def _figure(caption: str, picture: npt.NDArray[Any]) -> str:
@@ -238,11 +243,13 @@ def _figure(caption: str, picture: npt.NDArray[Any]) -> str:
     bgr = cv2.cvtColor(image, cv2.COLOR_RGB2BGR)
     kind, data = "png", cv2.imencode(".png", bgr)[1].tobytes()
     if len(data) > 60_000:  # photographs: a page of them should stay small enough to send
-        kind, data = "jpeg", cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, 90])[1].tobytes()
+        full = (cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444)  # thin lines keep their colour
+        kind, data = "jpeg", cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, 88, *full])[1].tobytes()
     source = f"data:image/{kind};base64,{base64.b64encode(data).decode()}"
     size = f'width="{image.shape[1]}" height="{image.shape[0]}"'
     below = f"<figcaption>{escape(caption)}</figcaption>" if caption else ""
-    return f'<figure><img src="{source}" {size} alt="{escape(caption)}" loading="lazy">{below}</figure>'
+    broad = " class=broad" if image.shape[1] >= 640 and image.shape[1] > 1.7 * image.shape[0] else ""  # contact sheets
+    return f'<figure{broad}><img src="{source}" {size} alt="{escape(caption)}" loading="lazy">{below}</figure>'
 
 
 _STYLE = """
@@ -278,7 +285,7 @@ thead th{color:var(--soft);font-weight:550}tbody tr:last-child td{border-bottom:
 .c0{--c:var(--c0)}.c1{--c:var(--c1)}.c2{--c:var(--c2)}.c3{--c:var(--c3)}.c4{--c:var(--c4)}.c5{--c:var(--c5)}
 .line{stroke:var(--c)}.dot,.chart .key{fill:var(--c)}
 .pictures{display:grid;grid-template-columns:repeat(auto-fill,minmax(min(100%,260px),1fr));gap:1rem;margin-top:1rem}
-figure{margin:0}img{width:100%;height:auto;display:block;border-radius:8px;background:var(--rule)}
+figure{margin:0}.broad{grid-column:1/-1}img{width:100%;height:auto;display:block;border-radius:8px;background:var(--rule)}
 figcaption{color:var(--soft);font-size:.88rem;margin-top:.35rem}
 .empty{color:var(--soft)}
 @media print{body{background:#fff}section{break-inside:avoid}}

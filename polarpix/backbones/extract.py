@@ -147,18 +147,12 @@ def _features(name: str, output_stride: int, pretrained: bool) -> nn.Module:
     stride: dict[str, Any] = {} if output_stride == 32 else {"output_stride": output_stride}
     try:
         net: nn.Module = timm.create_model(name, **options, **stride)
-    except (TypeError, AssertionError) as error:
-        if not stride:
-            raise _no_pyramid(name, error) from error
-        net = _features(name, 32, pretrained)
-    except (RuntimeError, AttributeError) as error:
-        raise _no_pyramid(name, error) from error
+    except (TypeError, AssertionError, AttributeError, RuntimeError) as error:
+        if stride:
+            return _features(name, 32, pretrained)
+        reason = next(iter(str(error).splitlines()), type(error).__name__)
+        raise InputError(f"timm gives no feature maps of {name} ({reason}): choose another backbone") from error
     return net
-
-
-def _no_pyramid(name: str, error: Exception) -> InputError:
-    reason = next(iter(str(error).splitlines()), type(error).__name__)
-    return InputError(f"timm gives no feature maps of {name} ({reason}): choose another backbone")
 
 
 def _stage_parts(net: nn.Module, stages: int) -> tuple[str, ...]:

@@ -4,6 +4,7 @@ import copy
 from pathlib import Path
 
 import pytest
+import timm
 import torch
 
 from polarpix.backbones.extract import Backbone, build_backbone
@@ -183,6 +184,16 @@ def test_bad_config_is_one_line(config: BackboneConfig, message: str) -> None:
     with pytest.raises(InputError, match=message) as error:
         build_backbone(config)
     assert "\n" not in str(error.value)
+
+
+def test_network_without_feature_maps(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*args: object, **options: object) -> None:
+        raise RuntimeError("features_only is not there\nat all")
+
+    monkeypatch.setattr(timm, "create_model", refuse)
+    for stride in (16, 32):
+        with pytest.raises(InputError, match=r"no feature maps of resnet18 \(features_only is not there\): choose"):
+            build(output_stride=stride)
 
 
 def test_a_file_of_another_network_is_refused(tmp_path: Path) -> None:

@@ -141,6 +141,17 @@ def test_any_heatmap_decodes_near_its_highest_pixel(name: str, seed: int, level:
     assert (points - pixel).abs().max() <= max(gap) + 1e-4
 
 
+@pytest.mark.parametrize("name", ["dark", "udp"])
+def test_the_summit_of_a_slanted_ridge_is_found(name: str) -> None:
+    codec = build_codec(name, (64, 64), (64, 64), 2.0)  # crop pixels are heatmap pixels
+    ys, xs = np.mgrid[:64, :64]
+    for dx, dy in ((0.4, -0.3), (-0.45, -0.1), (0.0, 0.35)):
+        x, y = xs - 30 - dx, ys - 33 - dy
+        ridge = np.exp(-(x * x - 1.2 * x * y + y * y) / 8).astype(np.float32)
+        points, _ = codec.decode(torch.from_numpy(ridge)[None, None])
+        np.testing.assert_allclose(points[0, 0].numpy(), [30 + dx, 33 + dy], atol=0.03)
+
+
 @every_codec
 def test_height_does_not_move_the_point(name: str) -> None:
     codec = build_codec(name, (128, 96), (32, 24), 2.0)

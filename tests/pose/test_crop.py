@@ -81,6 +81,13 @@ def test_there_and_back(udp: bool, box: tuple[float, ...], rotation: float, zoom
     np.testing.assert_allclose(lengths, lengths[0], rtol=1e-6)  # the same scale everywhere: a similarity
 
 
+def test_zoom_enlarges_the_content() -> None:
+    points = np.array([[40, 40], [50, 40]])
+    once, twice = (move_points(crop_matrix((0, 0, 80, 80), (64, 64), zoom=zoom), points) for zoom in (1, 2))
+    np.testing.assert_allclose(twice[1] - twice[0], 2 * (once[1] - once[0]), rtol=1e-5)
+    np.testing.assert_allclose(twice[0], once[0])
+
+
 @both_conventions
 @settings(deadline=None, max_examples=40)
 @given(box=boxes)
