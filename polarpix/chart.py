@@ -32,7 +32,7 @@ class Curves:
 
 
 def ticks(low: float, high: float, count: int = 5) -> list[float]:
-    """About `count` round numbers within low..high: multiples of 1, 2 or 5 times a power of ten."""
+    """About `count` (at least 3) round numbers within low..high: multiples of 1, 2 or 5 times a power of ten."""
     if not high > low:
         return [low]
     rough = (high - low) / count

@@ -126,7 +126,7 @@ class PoseModelConfig:
 
     Args:
         backbone: the feature extractor.
-        head: deconv (SimpleBaseline: three 4x4 deconvolutions), or linear (HRNet: one 1x1 convolution on the finest map).
+        head: deconv (SimpleBaseline: 4x4 deconvolutions), or linear (HRNet: one 1x1 convolution on the finest map).
         head_channels: width of each deconvolution.
         input_size: height and width of the crop in pixels.
         codec: gaussian (quarter-pixel shift), dark, or udp.

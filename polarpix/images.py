@@ -71,7 +71,7 @@ def read_image(path: str | Path) -> UInt8Array:
         with Image.open(io.BytesIO(data)) as picture:
             orientation = _orientation(picture)
             plain = picture.format in ("JPEG", "MPO") and picture.mode in ("L", "RGB")
-            if plain and data.rstrip(b"\0").endswith(b"\xff\xd9"):  # cv2 fills a cut-off JPEG with grey, silently
+            if plain and data.rstrip(b"\0").endswith(b"\xff\xd9"):  # older cv2 fill up what is cut off
                 flags = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
                 decoded = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
                 if decoded is not None:

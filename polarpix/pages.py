@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +16,7 @@ from polarpix.errors import InputError
 if TYPE_CHECKING:
     from jsonargparse import ArgumentParser
 
-__all__ = ["RUNS", "load_page", "make_run", "page_task", "run_parser"]
+__all__ = ["RUNS", "load_page", "make_run", "page_task", "page_text", "run_parser"]
 
 RUNS: dict[str, type[PoseRun] | type[SegRun]] = {"pose": PoseRun, "seg": SegRun}
 
@@ -121,3 +122,15 @@ def load_page(path: str | Path, overrides: Sequence[str] = ()) -> PoseRun | SegR
         InputError: see :func:`read_page` and :func:`make_run`.
     """
     return make_run(read_page(path), overrides, str(path))
+
+
+def page_text(run: PoseRun | SegRun) -> str:
+    """The resolved page as YAML that :func:`load_page` reads back to the same run."""
+    return str(yaml.safe_dump(plain(asdict(run)), sort_keys=False))
+
+
+def plain(value: Any) -> Any:
+    """Tuples as lists, for YAML that any tool reads."""
+    if isinstance(value, dict):
+        return {key: plain(v) for key, v in value.items()}
+    return [plain(v) for v in value] if isinstance(value, list | tuple) else value

@@ -90,7 +90,9 @@ class ClassTable:
         if not self.names:
             raise InputError("class table has no names: list at least one class")
         if len(self.colors) != len(self.names):
-            raise InputError(f"class table has {len(self.colors)} colors for {len(self.names)} names: give one per name")
+            raise InputError(
+                f"class table has {len(self.colors)} colors for {len(self.names)} names: give one per name"
+            )
         if 0 <= self.ignore < len(self.names):
             raise InputError(f"ignore label {self.ignore} is also class {self.names[self.ignore]!r}: choose another")
 

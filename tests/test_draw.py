@@ -47,6 +47,8 @@ def test_skeleton_marks_joints_and_lines_in_side_colours() -> None:
     right, left = out[10, 30].astype(int), out[30, 10].astype(int)
     assert right[2] > right[0] + 100  # blue
     assert left[0] > left[2] + 100  # orange
+    np.testing.assert_allclose(out[10, 20], out[10, 30], atol=25)  # lines take the colour of their side
+    np.testing.assert_allclose(out[20, 10], out[30, 10], atol=25)
 
 
 @settings(deadline=None, max_examples=25)
@@ -56,8 +58,8 @@ def test_a_dot_is_centred_on_its_keypoint(x: float, y: float, zoom: int) -> None
     out = draw_keypoints(GREY, points, SCHEMA, zoom=zoom)
     assert out.shape == (40 * zoom, 60 * zoom, 3)
     rows, columns = np.nonzero(changed(out))
-    assert (columns.mean() + 0.5) / zoom - 0.5 == pytest.approx(x, abs=0.4)
-    assert (rows.mean() + 0.5) / zoom - 0.5 == pytest.approx(y, abs=0.4)
+    assert (columns.mean() + 0.5) / zoom - 0.5 == pytest.approx(x, abs=0.2)
+    assert (rows.mean() + 0.5) / zoom - 0.5 == pytest.approx(y, abs=0.2)
 
 
 def test_low_scores_and_their_lines_are_left_out() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import warnings
 from dataclasses import dataclass
@@ -10,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
-import yaml
 from pytorch_lightning.callbacks import Callback, EMAWeightAveraging, LearningRateMonitor, ModelCheckpoint
 from pytorch_lightning.loggers import TensorBoardLogger
 from pytorch_lightning.strategies import DDPStrategy, Strategy
@@ -21,6 +19,7 @@ from polarpix.engine.artifact import save_artifact, write_text
 from polarpix.engine.callbacks import EpochSeed, EvenBuffers, MetricsTable, Pictures, StepClock, WeightsFile
 from polarpix.engine.optim import build_optimizer, build_schedule
 from polarpix.errors import InputError
+from polarpix.pages import page_text
 from polarpix.pose.task import PoseData, PoseTask
 from polarpix.seg.task import SegData, SegTask
 
@@ -133,15 +132,8 @@ def prepare_folder(run: Run, folder: Path, resume: bool) -> Path | None:
     last = folder / "checkpoints" / "last.ckpt"
     if last.exists() and not resume:
         raise InputError(f"{folder} already holds a run: add --resume to continue it, or choose another --name")
-    write_text(folder / "config.yaml", yaml.safe_dump(plain(dataclasses.asdict(run)), sort_keys=False))
+    write_text(folder / "config.yaml", page_text(run))
     return last if last.exists() else None
-
-
-def plain(value: Any) -> Any:
-    """Tuples as lists, for YAML that any tool reads."""
-    if isinstance(value, dict):
-        return {key: plain(v) for key, v in value.items()}
-    return [plain(v) for v in value] if isinstance(value, list | tuple) else value
 
 
 def fit(run: Run, resume: bool = False) -> Fitted:

@@ -1,21 +1,19 @@
-"""What is random about a training crop: extent, rotation, mirror, half bodies and colour."""
+"""What is random about a training crop: extent, rotation, mirror and half bodies."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-import cv2
 import numpy as np
 
 from polarpix.config import PoseDataConfig
-from polarpix.types import FloatArray, KeypointSchema, PoseSample, UInt8Array
+from polarpix.types import FloatArray, KeypointSchema, PoseSample
 
-__all__ = ["CropDraw", "draw_crop", "half_body_box", "jitter_color", "lower_half"]
+__all__ = ["CropDraw", "draw_crop", "half_body_box", "lower_half"]
 
 # The words of names that belong to the lower half of a body; every other keypoint belongs to the upper one.
 LOWER_WORDS = ("hip", "knee", "ankle", "foot", "feet", "heel", "toe", "leg", "hind", "tail", "hock", "stifle")
 HALF_BODY_PADDING = 1.5  # the joints reach less far than the limbs they end, so more than box_padding
-GREY = np.array([0.299, 0.587, 0.114])  # luma of RGB, ITU-R BT.601
 
 
 @dataclass(frozen=True)
@@ -81,18 +79,3 @@ def half_body_box(
     width, height = np.maximum(points.max(axis=0) - points.min(axis=0), 1)
     width, height = max(width, height * aspect), max(height, width / aspect)
     return np.array([center[0] - width / 2, center[1] - height / 2, width, height], np.float32)
-
-
-def jitter_color(image: UInt8Array, strength: float, rng: np.random.Generator) -> UInt8Array:
-    """Multiply brightness, contrast and saturation of an RGB image [H, W, 3] by factors drawn from 1 +- strength.
-
-    Contrast turns about the mean grey of the image, saturation about the grey of each pixel; the three linear maps are
-    applied as one, so values are rounded and clipped once.
-    """
-    if strength <= 0:
-        return image
-    brightness, contrast, saturation = rng.uniform(max(0.0, 1 - strength), 1 + strength, size=3)
-    mean = brightness * float(np.array(cv2.mean(image)[:3]) @ GREY)
-    mix = saturation * np.eye(3) + (1 - saturation) * np.tile(GREY, (3, 1))
-    matrix = np.concatenate((brightness * contrast * mix, np.full((3, 1), (1 - contrast) * mean)), axis=1)  # [3, 4]
-    return np.asarray(cv2.transform(image, matrix), np.uint8)

@@ -16,9 +16,10 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from polarpix.color import jitter_color
 from polarpix.config import PoseDataConfig, PoseModelConfig
 from polarpix.errors import InputError
-from polarpix.pose.augment import CropDraw, draw_crop, jitter_color, lower_half
+from polarpix.pose.augment import CropDraw, draw_crop, lower_half
 from polarpix.pose.codec import CODECS
 from polarpix.types import FloatArray, KeypointSchema, PoseSample, UInt8Array
 

@@ -8,11 +8,12 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
+from polarpix.color import jitter_color
 from polarpix.config import SegDataConfig
 from polarpix.errors import InputError
 from polarpix.types import SegSample, UInt8Array
 
-__all__ = ["PADDING", "SegTransform", "jitter_color"]
+__all__ = ["PADDING", "SegTransform"]
 
 # The ImageNet mean in 8 bits: zero after normalisation.
 PADDING = (124, 116, 104)
@@ -112,21 +113,3 @@ def _pixel_of(sample: SegSample, focus: int, rng: np.random.Generator) -> tuple[
 
 def _resize(picture: UInt8Array, size: tuple[int, int], interpolation: int) -> UInt8Array:
     return np.asarray(cv2.resize(picture, size, interpolation=interpolation), np.uint8)
-
-
-def jitter_color(image: UInt8Array, strength: float, rng: np.random.Generator) -> UInt8Array:
-    """Change saturation, contrast and brightness of [H, W, 3] by factors from 1 - strength to 1 + strength each.
-
-    All three are linear in the pixel, so one weighted sum does them, with one rounding.
-    """
-    saturation, contrast, brightness = rng.uniform(1 - strength, 1 + strength, 3)
-    gray = cv2.cvtColor(np.ascontiguousarray(image), cv2.COLOR_RGB2GRAY)  # [H, W]
-    mean = float(gray.mean())
-    jittered = cv2.addWeighted(
-        np.ascontiguousarray(image),
-        brightness * contrast * saturation,
-        cv2.cvtColor(gray, cv2.COLOR_GRAY2RGB),
-        brightness * contrast * (1 - saturation),
-        brightness * (1 - contrast) * mean,
-    )
-    return np.asarray(jittered, np.uint8)

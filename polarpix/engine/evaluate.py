@@ -1,0 +1,85 @@
+"""Evaluate a weights file on a split: metrics with the whole protocol beside them."""
+
+from __future__ import annotations
+
+import logging
+import platform
+import time
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from polarpix.config import PoseRun, SegRun
+from polarpix.engine.artifact import Artifact, commit, load_state
+from polarpix.engine.fit import build_data, build_task, build_trainer
+from polarpix.errors import InputError
+from polarpix.pose.evaluate import pose_protocol
+from polarpix.types import UInt8Array
+
+__all__ = ["Evaluation", "conditions", "evaluate"]
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What an evaluation found and under which conditions."""
+
+    task: str
+    split: str
+    metrics: dict[str, float]
+    protocol: dict[str, Any]
+    conditions: dict[str, Any]
+    results: list[dict[str, Any]]  # COCO keypoint results; empty for segmentation
+    picture: UInt8Array  # truth beside prediction [H, W, 3]
+
+
+def conditions() -> dict[str, Any]:
+    """Commit, versions and device: what a figure must carry to be redone."""
+    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
+    return {
+        "commit": commit(),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "lightning": version("pytorch-lightning"),
+        "device": gpu or f"{platform.machine()} CPU, {torch.get_num_threads()} threads",
+    }
+
+
+def evaluate(artifact: Artifact, run: PoseRun | SegRun, split: str, pictures: int = 8) -> Evaluation:
+    """Evaluate the weights on "val" or "test" by the page's protocol.
+
+    Raises:
+        InputError: another split, a split the page does not name, weights that do not fit the page, or bad data.
+    """
+    if split not in ("val", "test"):
+        raise InputError(f"split is {split!r}: choose val or test")
+    started = time.perf_counter()
+    data = build_data(run)
+    dataset: Any = data.dataset(split)
+    own = dataset.schema if isinstance(run, PoseRun) else dataset.classes
+    if own.names != artifact.labels.names:
+        trained, given = (f"{len(n)} labels ({', '.join(n[:3])}, ...)" for n in (artifact.labels.names, own.names))
+        raise InputError(f"{artifact.file}: trained on {trained}, the data has {given}: use data of the same labels")
+    run.model.backbone.weights = None
+    task = build_task(run, own)
+    load_state(task.model, artifact)
+    logging.getLogger("pytorch_lightning.utilities.rank_zero").setLevel(logging.WARNING)
+    trainer = build_trainer(run, Path(run.out), [])
+    step: Any = trainer.validate if split == "val" else trainer.test
+    step(task, datamodule=data, verbose=False)
+    task.eval()
+    picture = task.pictures(dataset, pictures)
+    protocol = pose_protocol(run, dataset) if isinstance(run, PoseRun) else seg_protocol(run, split, len(dataset))
+    protocol["attention"] = artifact.attention
+    seconds = round(time.perf_counter() - started, 1)
+    found = conditions() | {"weights": artifact.file, "weights_commit": artifact.commit, "seconds": seconds}
+    return Evaluation(run.task, split, task.results, protocol, found, getattr(task, "coco", []), picture)
+
+
+def seg_protocol(run: SegRun, split: str, images: int) -> dict[str, Any]:
+    """Everything the figures depend on besides the weights."""
+    return {"data": run.data.root, "format": run.data.format, "split": getattr(run.data, split), "images": images} | {
+        key: list(value) if isinstance(value, tuple) else value for key, value in asdict(run.eval).items()
+    }

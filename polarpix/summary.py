@@ -1,0 +1,70 @@
+"""Runs and evaluations -> their pages: report.html with figures, curves and pictures, and the same as JSON."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+
+from polarpix.chart import Curves
+from polarpix.config import PoseRun, SegRun
+from polarpix.engine.artifact import write_text
+from polarpix.engine.evaluate import Evaluation, conditions
+from polarpix.images import read_image
+from polarpix.report import Report, Section, Table, write_html
+
+__all__ = ["run_curves", "write_evaluation", "write_training"]
+
+
+def write_evaluation(found: Evaluation, folder: Path, command: str) -> None:
+    """Write report.html, metrics.json and, for pose, the COCO results.json."""
+    main = {name: value for name, value in found.metrics.items() if "/" not in name}
+    each = {name: value for name, value in found.metrics.items() if "/" in name}
+    sections = [Section("Truth and prediction", pictures=[("left the annotation, right the network", found.picture)])]
+    if each:
+        sections.append(Section("One by one", table=Table(["", "value"], [[n, v] for n, v in each.items()])))
+    sections.append(
+        Section("Protocol", table=Table(["setting", "value"], [[k, str(v)] for k, v in found.protocol.items()]))
+    )
+    report = Report(
+        title=f"{found.task} evaluation on {found.split}",
+        summary=list(main.items()),
+        sections=sections,
+        conditions={"command": command, **found.conditions},
+    )
+    write_html(report, folder / "report.html")
+    table = {"command": command, "metrics": found.metrics, "protocol": found.protocol, "conditions": found.conditions}
+    write_text(folder / "metrics.json", json.dumps(table, indent=2))
+    if found.task == "pose":
+        write_text(folder / "results.json", json.dumps(found.results))
+
+
+def run_curves(folder: Path, monitor: str) -> list[Curves]:
+    """The loss and the monitored metric of a run folder over its epochs."""
+    with (folder / "metrics.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    charts = []
+    for name in ("loss", monitor):
+        points = [(float(row["epoch"]) + 1, float(row[name])) for row in rows if row.get(name)]
+        if points:
+            charts.append(Curves(name, {name: points}))
+    return charts
+
+
+def write_training(run: PoseRun | SegRun, folder: Path, metrics: dict[str, float], page: str) -> Path:
+    """Write report.html of a finished run: best metrics, curves, the last pictures, the page."""
+    sections = [Section("Course of the training", curves=run_curves(folder, run.monitor))]
+    pictures = sorted((folder / "pictures").glob("*.jpg"))
+    if pictures:
+        caption = "after the last epoch: left the annotation, right the network"
+        sections.append(Section("Truth and prediction", pictures=[(caption, read_image(pictures[-1]))]))
+    sections.append(Section("The page", text=page))
+    report = Report(
+        title=run.name,
+        subtitle=f"{run.task}: {run.model.backbone.name} with attention {run.model.backbone.attention}",
+        summary=[(name, value) for name, value in metrics.items() if "/" not in name],
+        sections=sections,
+        conditions={"seed": run.seed, **conditions()},
+    )
+    write_html(report, folder / "report.html")
+    return folder / "report.html"
