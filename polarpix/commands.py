@@ -149,16 +149,15 @@ def info(what: str = "") -> int:
     return 0
 
 
-def demo(out: str = "runs/demo", minutes: float = 3.0) -> int:
+def demo(out: str = "runs/demo") -> int:
     """Train a small network for each task on drawn figures, evaluate, predict, and write one page that shows it all.
 
     Args:
         out: folder for the data, the runs and the page.
-        minutes: training time to aim for, both tasks together.
     """
     from polarpix.demo.run import run_demo
 
-    page = run_demo(Path(out), minutes)
+    page = run_demo(Path(out))
     print(f"\nThe page is at {page.resolve()}")
     return 0
 

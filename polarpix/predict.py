@@ -42,9 +42,9 @@ class PoseResult:
     schema: KeypointSchema
     file: str = ""
 
-    def plot(self, threshold: float = 0.2) -> UInt8Array:
-        """The picture with the skeletons drawn on it: [H, W, 3]; keypoints scored below ``threshold`` are left out."""
-        return draw_keypoints(self.image, self.prediction, self.schema, threshold=threshold)
+    def plot(self, threshold: float = 0.2, zoom: int = 1) -> UInt8Array:
+        """The picture, ``zoom`` times as large, with the skeletons on it; lower scores than ``threshold`` are left out."""
+        return draw_keypoints(self.image, self.prediction, self.schema, threshold=threshold, zoom=zoom)
 
     def save(self, path: str | Path) -> None:
         """Write the overlay; the ending picks the format."""
@@ -66,9 +66,9 @@ class SegResult:
     classes: ClassTable
     file: str = ""
 
-    def plot(self, alpha: float = 0.55) -> UInt8Array:
-        """The picture with the classes laid over it: [H, W, 3]."""
-        return draw_mask(self.image, self.prediction.label, self.classes, alpha)
+    def plot(self, alpha: float = 0.55, zoom: int = 1) -> UInt8Array:
+        """The picture, ``zoom`` times as large, with the classes laid over it."""
+        return draw_mask(self.image, self.prediction.label, self.classes, alpha, zoom)
 
     def save(self, path: str | Path) -> None:
         """Write the overlay; the ending picks the format."""
@@ -213,6 +213,12 @@ class SegPredictor:
         load_state(self.model, artifact)
         self.model.eval().to(device)
 
+    def inputs(self, image: UInt8Array) -> Tensor:
+        """Image [H, W, 3] -> normalised [1, 3, H, W] on the device."""
+        pixels = torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1)[None].to(self.device)
+        layout = torch.channels_last if self.run.engine.channels_last else torch.contiguous_format
+        return normalize(pixels).contiguous(memory_format=layout)
+
     @torch.no_grad()
     def __call__(self, image: Source, boxes: None = None) -> SegResult:
         """Predict one image, a file or an array.
@@ -223,10 +229,7 @@ class SegPredictor:
         array, file = open_source(image)
         if boxes is not None:
             raise InputError(f"{file or 'image'}: a segmentation network takes no boxes: leave them out")
-        pixels = torch.from_numpy(np.ascontiguousarray(array)).permute(2, 0, 1)[None].to(self.device)
-        layout = torch.channels_last if self.run.engine.channels_last else torch.contiguous_format
-        x = normalize(pixels).contiguous(memory_format=layout)  # [1, 3, H, W]
-        probabilities = predict_probabilities(self.model, x, self.run.eval, self.run.data.crop_size)
+        probabilities = predict_probabilities(self.model, self.inputs(array), self.run.eval, self.run.data.crop_size)
         confidence, label = probabilities[0].max(dim=0)  # [H, W]
         prediction = SegPrediction(label.to(torch.uint8).cpu().numpy(), confidence.float().cpu().numpy())
         return SegResult(array, prediction, self.classes, file)
