@@ -43,26 +43,37 @@ def train(config: str = "", resume: bool = False, print_config: bool = False, op
     return 0
 
 
-def evaluate(weights: str, split: str = "val", config: str = "", out: str = "", options: Sequence[str] = ()) -> int:
+def evaluate(
+    weights: str,
+    split: str = "val",
+    config: str = "",
+    out: str = "",
+    record: str = "",
+    options: Sequence[str] = (),
+) -> int:
     """Evaluate a weights file: metrics with their whole protocol, COCO results, pictures, one report page.
 
     Args:
         weights: weights/best.safetensors or a run folder.
         split: val or test.
         config: a page to evaluate by instead of the one inside the weights file.
-        out: folder for report.html, metrics.json and results.json; by default <run folder>/eval/<split>.
+        out: folder for report.html, record.json and results.json; by default <run folder>/eval/<split>.
+        record: a further file for the figures with all they depend on, for example below benchmarks/results.
     """
     from polarpix.engine.artifact import load_artifact
     from polarpix.engine.evaluate import evaluate as measure
     from polarpix.pages import load_page
     from polarpix.predict import artifact_run
-    from polarpix.summary import write_evaluation
+    from polarpix.summary import write_evaluation, write_record
 
     artifact = load_artifact(weights)
     run = load_page(config, options) if config else artifact_run(artifact, options, "eval")
     found = measure(artifact, run, split)
     folder = Path(out) if out else Path(artifact.file).resolve().parent.parent / "eval" / split
-    write_evaluation(found, folder, command=" ".join(["polarpix", *sys.argv[1:]]))
+    command = " ".join(["polarpix", *sys.argv[1:]])
+    write_evaluation(found, folder, command)
+    for path in [folder / "record.json", *([Path(record)] if record else [])]:
+        write_record(found, run, path, command)
     print_protocol(found)
     print_metrics(found.metrics, run.monitor)
     print(f"report: {folder / 'report.html'}")

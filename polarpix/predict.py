@@ -43,7 +43,7 @@ class PoseResult:
     file: str = ""
 
     def plot(self, threshold: float = 0.2, zoom: int = 1) -> UInt8Array:
-        """The picture, ``zoom`` times as large, with the skeletons on it; lower scores than ``threshold`` are left out."""
+        """The picture, ``zoom`` times as large, with skeletons; keypoints scored up to ``threshold`` are left out."""
         return draw_keypoints(self.image, self.prediction, self.schema, threshold=threshold, zoom=zoom)
 
     def save(self, path: str | Path) -> None:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import csv
 import json
+from dataclasses import asdict
 from pathlib import Path
+from statistics import median
 
 from polarpix.chart import Curves
 from polarpix.config import PoseRun, SegRun
@@ -13,19 +15,18 @@ from polarpix.engine.evaluate import Evaluation, conditions
 from polarpix.images import read_image
 from polarpix.report import Report, Section, Table, write_html
 
-__all__ = ["run_curves", "write_evaluation", "write_training"]
+__all__ = ["run_curves", "write_evaluation", "write_record", "write_training"]
 
 
 def write_evaluation(found: Evaluation, folder: Path, command: str) -> None:
-    """Write report.html, metrics.json and, for pose, the COCO results.json."""
+    """Write report.html and, for pose, the COCO results.json."""
     main = {name: value for name, value in found.metrics.items() if "/" not in name}
     each = {name: value for name, value in found.metrics.items() if "/" in name}
     sections = [Section("Truth and prediction", pictures=[("left the annotation, right the network", found.picture)])]
     if each:
         sections.append(Section("One by one", table=Table(["", "value"], [[n, v] for n, v in each.items()])))
-    sections.append(
-        Section("Protocol", table=Table(["setting", "value"], [[k, str(v)] for k, v in found.protocol.items()]))
-    )
+    rows = [[name, str(value)] for name, value in found.protocol.items()]
+    sections.append(Section("Protocol", table=Table(["setting", "value"], rows)))
     report = Report(
         title=f"{found.task} evaluation on {found.split}",
         summary=list(main.items()),
@@ -33,16 +34,50 @@ def write_evaluation(found: Evaluation, folder: Path, command: str) -> None:
         conditions={"command": command, **found.conditions},
     )
     write_html(report, folder / "report.html")
-    table = {"command": command, "metrics": found.metrics, "protocol": found.protocol, "conditions": found.conditions}
-    write_text(folder / "metrics.json", json.dumps(table, indent=2))
     if found.task == "pose":
         write_text(folder / "results.json", json.dumps(found.results))
 
 
+def write_record(found: Evaluation, run: PoseRun | SegRun, path: Path, command: str) -> None:
+    """Write the figures with everything they depend on: what benchmarks/results holds.
+
+    The course of the training is taken from metrics.csv of the run folder the weights lie in, where there is one.
+    """
+    table = {
+        "name": run.name,
+        "command": command,
+        "seed": run.seed,
+        "metrics": found.metrics,
+        "protocol": found.protocol,
+        "conditions": found.conditions,
+        "training": training_course(Path(str(found.conditions["weights"])).resolve().parent.parent),
+        "config": asdict(run),
+    }
+    write_text(path, json.dumps(table, indent=2) + "\n")
+
+
+def training_course(folder: Path) -> dict[str, float]:
+    """Epochs, and the median time of a step and of waiting for data in milliseconds; empty without a metrics.csv."""
+    if not (folder / "metrics.csv").exists():
+        return {}
+    rows = read_metrics(folder)
+    course: dict[str, float] = {"epochs": len(rows)}
+    for name in ("step_ms", "data_ms"):
+        values = [float(row[name]) for row in rows if row.get(name)]
+        if values:
+            course[f"{name}_median"] = round(median(values), 2)
+    return course
+
+
+def read_metrics(folder: Path) -> list[dict[str, str]]:
+    """The rows of a run folder's metrics.csv."""
+    with (folder / "metrics.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
 def run_curves(folder: Path, monitor: str) -> list[Curves]:
     """The loss and the monitored metric of a run folder over its epochs."""
-    with (folder / "metrics.csv").open(newline="") as file:
-        rows = list(csv.DictReader(file))
+    rows = read_metrics(folder)
     charts = []
     for name in ("loss", monitor):
         points = [(float(row["epoch"]) + 1, float(row[name])) for row in rows if row.get(name)]
