@@ -6,6 +6,7 @@ import argparse
 import inspect
 import re
 import sys
+import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -96,8 +97,14 @@ def run(arguments: Sequence[str]) -> int:
     return COMMANDS[name](**vars(parser.parse_args(rest)))
 
 
+def one_line_warning(message: Warning | str, *_: object) -> str:
+    """A warning as users read it: no source line."""
+    return f"polarpix: warning: {' '.join(str(message).split())}\n"
+
+
 def main() -> None:
     """Entry point: bad input ends in one line on stderr and status 2."""
+    warnings.formatwarning = one_line_warning
     try:
         status = run(sys.argv[1:])
     except InputError as error:

@@ -248,7 +248,7 @@ def _figure(caption: str, picture: npt.NDArray[Any]) -> str:
     source = f"data:image/{kind};base64,{base64.b64encode(data).decode()}"
     size = f'width="{image.shape[1]}" height="{image.shape[0]}"'
     below = f"<figcaption>{escape(caption)}</figcaption>" if caption else ""
-    broad = " class=broad" if image.shape[1] >= 640 and image.shape[1] > 1.7 * image.shape[0] else ""  # contact sheets
+    broad = " class=broad" if image.shape[1] >= 640 else ""  # contact sheets
     return f'<figure{broad}><img src="{source}" {size} alt="{escape(caption)}" loading="lazy">{below}</figure>'
 
 

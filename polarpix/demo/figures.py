@@ -192,6 +192,7 @@ def _write_split(root: Path, split: str, count: int, size: tuple[int, int], seed
                 "supercategory": FIGURE_SCHEMA.category,
                 "keypoints": list(FIGURE_SCHEMA.names),
                 "skeleton": [[a + 1, b + 1] for a, b in FIGURE_SCHEMA.skeleton],  # COCO counts from 1
+                "sigmas": list(FIGURE_SCHEMA.sigmas),
             }
         ],
         "images": images,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import platform
 import time
 from dataclasses import asdict, dataclass
@@ -65,7 +64,6 @@ def evaluate(artifact: Artifact, run: PoseRun | SegRun, split: str, pictures: in
     run.model.backbone.weights = None
     task = build_task(run, own)
     load_state(task.model, artifact)
-    logging.getLogger("pytorch_lightning.utilities.rank_zero").setLevel(logging.WARNING)
     trainer = build_trainer(run, Path(run.out), [])
     step: Any = trainer.validate if split == "val" else trainer.test
     step(task, datamodule=data, verbose=False)

@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import json
+import logging
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
-from pytorch_lightning.callbacks import Callback, EMAWeightAveraging, LearningRateMonitor, ModelCheckpoint
+from pytorch_lightning.callbacks import (
+    Callback,
+    EMAWeightAveraging,
+    LearningRateMonitor,
+    ModelCheckpoint,
+    TQDMProgressBar,
+)
 from pytorch_lightning.loggers import TensorBoardLogger
 from pytorch_lightning.strategies import DDPStrategy, Strategy
 
@@ -76,9 +83,27 @@ def strategy_of(engine: EngineConfig) -> str | Strategy:
     return engine.strategy
 
 
+class Bar(TQDMProgressBar):
+    """Lightning's progress bar without the logger's version."""
+
+    def get_metrics(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> dict[str, Any]:
+        return {name: value for name, value in super().get_metrics(trainer, pl_module).items() if name != "v_num"}
+
+
+def quiet() -> None:
+    """Silence what Lightning and torch say about themselves; warnings about the user's data and settings stay."""
+    for name in ("pytorch_lightning", "lightning.pytorch", "lightning_fabric"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    warnings.filterwarnings("ignore", ".*does not have many workers.*")
+    warnings.filterwarnings("ignore", ".*Checkpoint directory .* exists.*")
+    warnings.filterwarnings("ignore", ".*modules in eval mode at the start of training.*")
+    warnings.filterwarnings("ignore", ".*LeafSpec.*")
+
+
 def build_trainer(run: Run, folder: Path, callbacks: list[Callback], logger: Any = False) -> pl.Trainer:
     """The trainer of a page; samplers are ours (see :mod:`polarpix.loading`)."""
     engine = run.engine
+    quiet()
     return pl.Trainer(
         default_root_dir=folder,
         accelerator=engine.accelerator,
@@ -94,7 +119,7 @@ def build_trainer(run: Run, folder: Path, callbacks: list[Callback], logger: Any
         num_sanity_val_steps=0,
         deterministic=engine.deterministic,
         use_distributed_sampler=False,
-        callbacks=callbacks,
+        callbacks=[*callbacks, Bar()],
         logger=logger,
         log_every_n_steps=1,
         enable_model_summary=False,
@@ -155,10 +180,7 @@ def fit(run: Run, resume: bool = False) -> Fitted:
     task = build_task(run, labels, configure)
     logger = TensorBoardLogger(save_dir=folder, name="", version="tensorboard")
     trainer = build_trainer(run, folder, training_callbacks(run, data, folder), logger)
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", ".*does not have many workers.*")
-        warnings.filterwarnings("ignore", ".*Checkpoint directory .* exists.*")
-        trainer.fit(task, datamodule=data, ckpt_path=last, weights_only=False if last else None)
+    trainer.fit(task, datamodule=data, ckpt_path=last, weights_only=False if last else None)
     weights = folder / "weights" / "best.safetensors"
     if not weights.exists():
         save_artifact(weights, task.model.state_dict(), run, labels, task.results)

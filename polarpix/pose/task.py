@@ -202,11 +202,12 @@ class PoseTask(pl.LightningModule):
             image = torch.from_numpy(crop).permute(2, 0, 1)[None].to(self.device)  # [1, 3, H, W]
             identity = torch.eye(2, 3, device=self.device)[None]
             keypoints, scores = self.locate(image, identity)
+            zoom = max(1, round(240 / max(crop.shape)))
             rows += [
-                draw_keypoints(crop, truth[None], self.labels, visible[None]),
-                draw_keypoints(crop, keypoints.cpu().numpy(), self.labels, scores.cpu().numpy()),
+                draw_keypoints(crop, truth[None], self.labels, visible[None], threshold=0, zoom=zoom),
+                draw_keypoints(crop, keypoints.cpu().numpy(), self.labels, scores.cpu().numpy(), zoom=zoom),
             ]
-        return tile(rows, columns=2, captions=["truth", "prediction"] * (len(rows) // 2))
+        return tile(rows, columns=4, captions=["truth", "prediction"] * (len(rows) // 2))
 
 
 def gather(parts: list[tuple[Tensor, Tensor, Tensor]]) -> list[tuple[Tensor, Tensor, Tensor]]:

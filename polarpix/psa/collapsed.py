@@ -207,7 +207,7 @@ def apply_gates(x: Tensor, g: Tensor | None, s: Tensor | None, layout: str, scal
 
     One broadcast product over x: the gates meet first.
     """
-    if x.stride(1) == 0:
+    if x.stride(1) == 1:
         # channels_last: broadcasting the two gates as they lie would give a contiguous map and a strided product
         g, s = (None if gate is None else gate.permute(0, 2, 3, 1) for gate in (g, s))
         return _product(x.permute(0, 2, 3, 1), g, s, layout, scale).permute(0, 3, 1, 2)

@@ -186,8 +186,9 @@ class SegTask(pl.LightningModule):
                 self.model, self.inputs(image), self.run.eval, self.run.data.crop_size
             )
             found = probabilities[0].argmax(dim=0).to(torch.uint8).cpu().numpy()
+            zoom = max(1, round(240 / max(sample.image.shape)))
             rows += [
-                draw_mask(sample.image, sample.label, self.labels),
-                draw_mask(sample.image, found, self.labels),
+                draw_mask(sample.image, sample.label, self.labels, zoom=zoom),
+                draw_mask(sample.image, found, self.labels, zoom=zoom),
             ]
-        return tile(rows, columns=2, captions=["truth", "prediction"] * (len(rows) // 2))
+        return tile(rows, columns=4, captions=["truth", "prediction"] * (len(rows) // 2))
