@@ -33,10 +33,12 @@ def train(config: str = "", resume: bool = False, print_config: bool = False, op
         print(page_text(run), end="")
         return 0
     from polarpix.engine.fit import fit
-    from polarpix.summary import write_training
+    from polarpix.summary import training_course, write_training
 
     fitted = fit(run, resume)
     page = write_training(run, fitted.folder, fitted.metrics, page_text(run))
+    for name, value in training_course(fitted.folder).items():
+        print(f"{name:<28}{value:>10g}")
     print_metrics(fitted.metrics, run.monitor)
     print(f"report:  {page}\nweights: {fitted.weights}")
     print(f"next:    polarpix eval {fitted.weights}\n         polarpix predict {fitted.weights} IMAGE")
@@ -147,7 +149,8 @@ def info(what: str = "") -> int:
 
         artifact = load_artifact(what)
         backbone = artifact.run["model"]["backbone"]
-        network = f"{backbone['name']}, attention {artifact.attention}"
+        kind = f" ({artifact.form} form, {artifact.layout})" if artifact.form else ""
+        network = f"{backbone['name']}, attention {artifact.attention}{kind}"
         print(f"{artifact.file}\n  task       {artifact.task}\n  network    {network}")
         print(f"  outputs    {len(artifact.labels.names)}: {', '.join(artifact.labels.names)}")
         print(f"  trained on {artifact.run['data']['root']}\n  commit     {artifact.commit or 'unknown'}")

@@ -15,7 +15,7 @@ from polarpix.engine.evaluate import Evaluation, conditions
 from polarpix.images import read_image
 from polarpix.report import Report, Section, Table, write_html
 
-__all__ = ["run_curves", "write_evaluation", "write_record", "write_training"]
+__all__ = ["run_curves", "training_course", "write_evaluation", "write_record", "write_training"]
 
 
 def write_evaluation(found: Evaluation, folder: Path, command: str) -> None:

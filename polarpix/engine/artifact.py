@@ -15,8 +15,10 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from polarpix.attention import build_attention
 from polarpix.config import PoseRun, SegRun
 from polarpix.errors import InputError
+from polarpix.psa import PolarizedSelfAttention
 from polarpix.types import ClassTable, KeypointSchema
 
 __all__ = ["Artifact", "commit", "load_artifact", "load_state", "save_artifact", "write_text"]
@@ -59,11 +61,20 @@ class Artifact:
     commit: str
     state: dict[str, Tensor]
     file: str
+    form: str = ""  # of the polarized self-attention inside: paper or released; "" where it has another attention
+    layout: str = ""  # parallel or sequential
 
     @property
     def attention(self) -> str:
         """The shelf's name of the attention inside, which fixes its form and layout."""
         return str(self.run["model"]["backbone"]["attention"])
+
+
+def form_and_layout(run: PoseRun | SegRun) -> tuple[str, str]:
+    """Form and layout of the polarized self-attention of a page; two empty strings where it has another attention."""
+    backbone = run.model.backbone
+    block = build_attention(backbone.attention, 32, **backbone.attention_options)
+    return (block.form, block.layout) if isinstance(block, PolarizedSelfAttention) else ("", "")
 
 
 def save_artifact(
@@ -74,9 +85,12 @@ def save_artifact(
     metrics: dict[str, float],
 ) -> None:
     """Write tensors and metadata to one safetensors file, atomically."""
+    form, layout = form_and_layout(run)
     metadata = {
         "format": FORMAT,
         "task": run.task,
+        "form": form,
+        "layout": layout,
         "run": json.dumps(dataclasses.asdict(run)),
         "labels": json.dumps(dataclasses.asdict(labels)),
         "metrics": json.dumps(metrics),
@@ -120,7 +134,8 @@ def load_artifact(path: str | Path) -> Artifact:
     task = metadata["task"]
     labels = read_labels(task, json.loads(metadata["labels"]))
     run, metrics = json.loads(metadata["run"]), json.loads(metadata["metrics"])
-    return Artifact(task, run, labels, metrics, metadata["commit"], state, str(path))
+    kind = metadata.get("form", ""), metadata.get("layout", "")
+    return Artifact(task, run, labels, metrics, metadata["commit"], state, str(path), *kind)
 
 
 def load_state(model: nn.Module, artifact: Artifact) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 import torch.distributed as dist
-from pytorch_lightning.callbacks import Callback, ModelCheckpoint
+from pytorch_lightning.callbacks import Callback, Checkpoint, ModelCheckpoint
 from pytorch_lightning.utilities import rank_zero_only
 
 from polarpix.engine.artifact import save_artifact, write_text
@@ -32,9 +32,12 @@ class EpochSeed(Callback):
 
 
 class EvenBuffers(Callback):
-    """Gives every process the batch statistics of the first one before they share a validation."""
+    """Gives every process the batch statistics of the first one before they share a validation.
 
-    def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+    Where weights are averaged it comes after the callback that swaps the averaged ones in: those are what is validated.
+    """
+
+    def on_validation_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if dist.is_available() and dist.is_initialized():
             for buffer in pl_module.buffers():
                 dist.broadcast(buffer, 0)
@@ -92,8 +95,12 @@ class Pictures(Callback):
             board.add_image("predictions", picture, trainer.current_epoch, dataformats="HWC")
 
 
-class WeightsFile(Callback):
-    """Keeps weights/best.safetensors equal to the best checkpoint (the averaged weights where there are any)."""
+class WeightsFile(Checkpoint):
+    """Keeps weights/best.safetensors equal to the best checkpoint (the averaged weights where there are any).
+
+    The metrics travel inside the checkpoint, so that a resumed run writes those that belong to it. The trainer calls
+    callbacks of the class Checkpoint last and in their order; ``checkpoints`` must come before this one.
+    """
 
     def __init__(self, checkpoints: ModelCheckpoint, path: Path) -> None:
         self.checkpoints, self.path = checkpoints, path
@@ -105,6 +112,12 @@ class WeightsFile(Callback):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.written = state_dict["written"]
 
+    def on_save_checkpoint(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        task: Any = pl_module
+        checkpoint["results"] = task.results
+
     @rank_zero_only
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         score = self.checkpoints.best_model_score
@@ -114,8 +127,8 @@ class WeightsFile(Callback):
         prefix = "model."
         state = {k.removeprefix(prefix): v for k, v in checkpoint["state_dict"].items() if k.startswith(prefix)}
         task: Any = pl_module
-        save_artifact(self.path, state, task.run, task.labels, task.results)
-        write_text(self.path.with_suffix(".json"), json.dumps(task.results, indent=2))
+        save_artifact(self.path, state, task.run, task.labels, checkpoint["results"])
+        write_text(self.path.with_suffix(".json"), json.dumps(checkpoint["results"], indent=2))
         self.written = float(score)
 
 

@@ -202,7 +202,7 @@ class PolarizedSelfAttention(nn.Module):
     def _last_weights(self) -> list[str]:
         """The parameters whose zero makes every gate of this block 0.5."""
         if self.form == "paper":
-            last = ["channel.norm.weight", "channel.norm.bias", "spatial.v.bias"]
+            last = ["channel.norm.weight", "channel.norm.bias", "spatial.v.weight", "spatial.v.bias"]
         elif self.layout == "sequential":
             last = ["channel.z2.weight", "channel.z2.bias", "spatial.q.weight"]
         else:
