@@ -23,7 +23,7 @@ from polarpix.types import UInt8Array
 __all__ = ["run_demo"]
 
 PAGES = Path(__file__).parent
-SPLITS = {"train": 320, "val": 40, "test": 40}
+SPLITS = {"train": 400, "val": 40, "test": 40}
 SIZE = (144, 144)
 SEED = 0
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -10,7 +12,7 @@ from polarpix.config import SegModelConfig
 from polarpix.errors import InputError
 from polarpix.seg.deeplab import DeepLabV3Plus
 
-__all__ = ["SegNet", "build_seg_model"]
+__all__ = ["SegNet", "build_seg_model", "warn_of_reach"]
 
 LOW_STRIDE = 4
 
@@ -59,3 +61,20 @@ class SegNet(nn.Module):
 def build_seg_model(config: SegModelConfig, num_classes: int) -> SegNet:
     """The network that `config` describes, for `num_classes` classes."""
     return SegNet(build_backbone(config.backbone), config, num_classes)
+
+
+def warn_of_reach(config: SegModelConfig, crop_size: tuple[int, int]) -> None:
+    """Warn where the widest ASPP branch reaches over the edge of the training crop (height, width) from everywhere.
+
+    Its outer weights then see padding alone and are hardly trained, but they do act on images larger than the crop:
+    a CamVid network trained with rates 6, 12, 18 on crops of 224x288 fell from 0.49 mIoU on images of half size to 0.20
+    on whole ones.
+    """
+    reach = max(config.rates) * config.backbone.output_stride
+    if reach >= min(crop_size):
+        fitting = max(1, (min(crop_size) - 1) // config.backbone.output_stride)
+        warnings.warn(
+            f"model.rates {tuple(config.rates)} reach {reach} pixels, over data.crop_size {tuple(crop_size)}: larger "
+            f"images will come out worse than the crops: use rates up to {fitting}, or larger crops",
+            stacklevel=2,
+        )

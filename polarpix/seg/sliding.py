@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from polarpix.errors import InputError
 
-__all__ = ["sliding", "whole", "window_starts"]
+__all__ = ["Network", "sliding", "whole", "window_starts"]
 
 Network = Callable[[Tensor], Tensor]
 """Normalised images [B, 3, H, W] -> logits [B, C, H, W]."""

@@ -19,8 +19,8 @@ from polarpix.loading import Key, build_loader, sample_rng
 from polarpix.seg.augment import SegTransform
 from polarpix.seg.datasets import SegDataset, build_seg_dataset
 from polarpix.seg.loss import seg_loss
-from polarpix.seg.miou import ConfusionMatrix
-from polarpix.seg.model import build_seg_model
+from polarpix.seg.miou import ConfusionMatrix, SegScores
+from polarpix.seg.model import build_seg_model, warn_of_reach
 from polarpix.seg.multiscale import predict_probabilities
 from polarpix.seg.uniform import class_index, draw_uniform
 from polarpix.types import ClassTable, SegBatch, UInt8Array
@@ -106,6 +106,7 @@ class SegData(pl.LightningDataModule):
         )
 
     def train_dataloader(self) -> DataLoader[SegBatch]:
+        warn_of_reach(self.run.model, self.run.data.crop_size)
         return self.loader("train", self.run.engine.batch_size)
 
     def val_dataloader(self) -> DataLoader[SegBatch]:
@@ -133,6 +134,11 @@ class SegTask(pl.LightningModule):
 
     def configure_optimizers(self) -> Any:
         return self.optimizers_of(self) if self.optimizers_of else None
+
+    @property
+    def metric_names(self) -> list[str]:
+        """What an evaluation can give."""
+        return list(SegScores(0.0, (0.0,) * len(self.labels.names), 0.0, 0.0, 0.0, 0).metrics(self.labels))
 
     def inputs(self, image: Tensor) -> Tensor:
         """uint8 [B, 3, H, W] -> normalised, in the page's memory layout."""

@@ -187,17 +187,21 @@ def test_under_autocast_the_small_vectors_stay_in_float32():
     assert error["collapsed"] <= 1.2 * error["reference"]
 
 
-class Sizes(TorchDispatchMode):
-    """Remembers the number of elements of everything that an operation gives."""
+class Seen(TorchDispatchMode):
+    """Remembers shape and strides of everything that an operation gives."""
 
     def __init__(self):
         super().__init__()
-        self.seen = set()
+        self.seen = []
 
     def __torch_dispatch__(self, function, types, args=(), kwargs=None):
         out = function(*args, **(kwargs or {}))
-        self.seen |= {leaf.numel() for leaf in tree_leaves(out) if isinstance(leaf, torch.Tensor)}
+        leaves = [leaf for leaf in tree_leaves(out) if isinstance(leaf, torch.Tensor)]
+        self.seen += [(tuple(leaf.shape), leaf.stride()) for leaf in leaves]
         return out
+
+    def sizes(self):
+        return {math.prod(shape) for shape, _ in self.seen}
 
 
 @pytest.mark.parametrize(("form", "layout"), [f for f in FUNCTIONS if f != ("released", "sequential")])
@@ -205,13 +209,25 @@ def test_makes_no_tensor_of_half_the_channels_by_pixels(form, layout):
     exact, other = (block.requires_grad_(False) for block in pair(48, layout, form))
     x = torch.randn(2, 48, 17, 13, dtype=torch.float64)
     half_map = 2 * 24 * 17 * 13
-    with Sizes() as convs:
+    with Seen() as convs:
         exact(x)
-    assert half_map in convs.seen
+    assert half_map in convs.sizes()
     for memory in LAYOUTS.values():
-        with Sizes() as collapsed:
+        with Seen() as collapsed:
             other(x.contiguous(memory_format=memory))
-        assert half_map not in collapsed.seen
+        assert half_map not in collapsed.sizes()
+
+
+@pytest.mark.parametrize("memory", LAYOUTS)
+@pytest.mark.parametrize(("form", "layout"), FUNCTIONS)
+def test_never_converts_the_memory_layout(form, layout, memory):
+    _, other = pair(48, layout, form)
+    other.requires_grad_(False)
+    x = torch.randn(2, 48, 17, 13, dtype=torch.float64).contiguous(memory_format=LAYOUTS[memory])
+    with Seen() as maps:
+        other(x)
+    strides = {stride[shape.index(48)] for shape, stride in maps.seen if math.prod(shape) == x.numel()}
+    assert strides == {x.stride(1)}
 
 
 @pytest.mark.parametrize(("form", "layout"), FUNCTIONS)

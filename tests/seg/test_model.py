@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import warnings
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -7,7 +9,7 @@ from torch.nn import functional as F
 
 from polarpix.config import BackboneConfig, SegModelConfig
 from polarpix.errors import InputError
-from polarpix.seg.model import SegNet, build_seg_model
+from polarpix.seg.model import SegNet, build_seg_model, warn_of_reach
 
 SMALL = SegModelConfig(aspp_channels=8, low_channels=4, rates=(1, 2, 3))
 
@@ -84,3 +86,12 @@ def test_a_real_backbone_trains_on_a_patch():
         optimizer.step()
         losses.append(float(loss.detach()))
     assert losses[-1] < 0.6 * losses[0], losses
+
+
+def test_rates_that_reach_over_the_crop_are_warned_of():
+    config = SegModelConfig(rates=(6, 12, 18), backbone=BackboneConfig(output_stride=16))
+    with pytest.warns(UserWarning, match="rates up to 13, or larger crops"):
+        warn_of_reach(config, (224, 288))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        warn_of_reach(config, (513, 513))
