@@ -1,0 +1,114 @@
+"""Write the tables of docs/results.md from benchmarks/results/*.json: python docs/make_results.py."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
+RECORDS = ROOT / "benchmarks" / "results"
+PAGE = ROOT / "docs" / "results.md"
+BEGIN, END = "<!-- results:begin -->", "<!-- results:end -->"
+
+# Column -> metric and the factor it is shown with; OKS AP and IoU are shown in percent, as the field does.
+METRICS = {
+    "pose": {
+        "AP": ("AP", 100),
+        "AR": ("AR", 100),
+        "PCK@0.2": ("PCK@0.2", 100),
+        "mean error, px": ("mean_error", 1),
+        "RMSE, px": ("RMSE", 1),
+    },
+    "seg": {"mIoU": ("mIoU", 100), "pixel accuracy": ("pixel_accuracy", 100)},
+}
+TITLES = {"pose": "Keypoints", "seg": "Masks"}
+
+
+def read_records(folder: Path = RECORDS) -> dict[str, dict[str, Any]]:
+    """File name -> record, in order of the names."""
+    return {path.name: json.loads(path.read_text(encoding="utf-8")) for path in sorted(folder.glob("*.json"))}
+
+
+def split_of(record: dict[str, Any]) -> str:
+    """The split's name, or the annotation file of a pose run, with the number of images."""
+    protocol = record["protocol"]
+    name = protocol.get("split") or Path(protocol["annotations"]).name
+    return f"{name}, {protocol['images']} images"
+
+
+def row(file: str, record: dict[str, Any], metrics: dict[str, tuple[str, int]]) -> list[str]:
+    """The cells of one record; a metric it does not have is a dash."""
+    config, conditions = record["config"], record["conditions"]
+    values = [record["metrics"].get(name) for name, _ in metrics.values()]
+    shown = [
+        "–" if value is None else f"{factor * value:.2f}"
+        for value, (_, factor) in zip(values, metrics.values(), strict=True)
+    ]
+    boxes = [str(record["protocol"]["boxes"])] if config["task"] == "pose" else []
+    return [
+        record["name"],
+        config["model"]["backbone"]["attention"],
+        str(record["seed"]),
+        str(record.get("training", {}).get("epochs", "–")),
+        split_of(record),
+        *boxes,
+        *shown,
+        f"`{conditions.get('weights_commit') or 'unknown'}`",
+        f"`{file}`",
+    ]
+
+
+def table(task: str, records: dict[str, dict[str, Any]]) -> list[str]:
+    """One Markdown table of the records of a task; empty if there are none."""
+    chosen = {file: record for file, record in records.items() if record.get("config", {}).get("task") == task}
+    if not chosen:
+        return []
+    metrics = {
+        title: metric
+        for title, metric in METRICS[task].items()
+        if any(metric[0] in record["metrics"] for record in chosen.values())
+    }
+    boxes = ["boxes"] if task == "pose" else []
+    head = ["run", "attention", "seed", "epochs", "split", *boxes, *metrics, "trained at", "record"]
+    cells = [head, ["---"] * len(head), *(row(file, record, metrics) for file, record in chosen.items())]
+    return [f"### {TITLES[task]}", "", *("| " + " | ".join(line) + " |" for line in cells), ""]
+
+
+def checks(records: dict[str, dict[str, Any]]) -> list[str]:
+    """The records of benchmarks/coco_protocol.py, our AP beside pycocotools' on real annotations; empty if none."""
+    rows = [
+        f"| `{file}` | {case} | {100 * one['polarpix']['AP']:.2f} | {100 * one['pycocotools']['AP']:.2f} "
+        f"| {one['largest_difference']:.1e} |"
+        for file, record in records.items()
+        if "config" not in record
+        for case, one in record["metrics"].items()
+    ]
+    head = [
+        "### OKS AP against pycocotools",
+        "",
+        "Annotated keypoints moved by Gaussian noise, as predictions; the largest difference of COCO's ten figures.",
+        "",
+        "| record | predictions | AP here | AP of pycocotools | largest difference |",
+        "| --- | --- | --- | --- | --- |",
+    ]
+    return [*head, *rows, ""] if rows else []
+
+
+def tables(records: dict[str, dict[str, Any]]) -> str:
+    """Everything between the two marks."""
+    lines = [line for task in METRICS for line in table(task, records)] + checks(records)
+    return "\n".join(lines or ["No run has been recorded yet.", ""])
+
+
+def filled(page: str, records: dict[str, dict[str, Any]]) -> str:
+    """The page with new tables between its marks."""
+    before, _, rest = page.partition(BEGIN)
+    _, mark, after = rest.partition(END)
+    if not mark:
+        raise ValueError(f"{PAGE}: the marks {BEGIN} and {END} are not both there: put them around the tables")
+    return f"{before}{BEGIN}\n\n{tables(records)}\n{END}{after}"
+
+
+if __name__ == "__main__":
+    PAGE.write_text(filled(PAGE.read_text(encoding="utf-8"), read_records()), encoding="utf-8")

@@ -1,0 +1,98 @@
+"""The tables of docs/results.md are what the records below benchmarks/results say."""
+
+import importlib.util
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from polarpix.engine.evaluate import Evaluation
+from polarpix.pages import make_run
+from polarpix.summary import write_record
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture(scope="module")
+def script() -> Any:
+    spec = importlib.util.spec_from_file_location("make_results", ROOT / "docs" / "make_results.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture
+def records(tmp_path: Path) -> Path:
+    """Records as polarpix eval --record writes them."""
+    conditions = {"commit": "c0ffee", "weights": str(tmp_path / "run" / "weights" / "w"), "weights_commit": "abc123"}
+    pose = Evaluation(
+        "pose",
+        "test",
+        {"AP": 0.5, "AR": 0.625, "RMSE": 3.21, "PCK@0.2/nose": 0.1},
+        {"annotations": "data/test.json", "images": 23, "boxes": "ground truth"},
+        conditions,
+        [],
+        np.zeros((2, 2, 3), np.uint8),
+    )
+    seg = Evaluation(
+        "seg",
+        "test",
+        {"mIoU": 0.61204, "pixel_accuracy": 0.9, "IoU/sky": 0.9},
+        {"split": "test", "images": 233},
+        conditions,
+        [],
+        np.zeros((2, 2, 3), np.uint8),
+    )
+    folder = tmp_path / "records"
+    for found in (pose, seg):
+        run = make_run({"task": found.task, "name": f"a_{found.task}", "seed": 7})
+        write_record(found, run, folder / f"{found.task}.json", "polarpix eval x")
+    return folder
+
+
+def test_page_is_up_to_date(script: Any) -> None:
+    page = script.PAGE.read_text(encoding="utf-8")
+    assert script.filled(page, script.read_records()) == page, "run: python docs/make_results.py"
+
+
+def test_records_become_rows(script: Any, records: Path) -> None:
+    text = script.tables(script.read_records(records))
+    assert "| a_pose | psa_p | 7 | – | test.json, 23 images | ground truth | 50.00 | 62.50 | 3.21 |" in text
+    assert "| a_seg | psa_p | 7 | – | test, 233 images | 61.20 | 90.00 | `abc123` | `seg.json` |" in text
+    assert "PCK" not in text  # a column that no record has
+    heads = [line for line in text.splitlines() if line.startswith("| run")]
+    rows = [line for line in text.splitlines() if line.startswith("| a_")]
+    assert [head.count("|") for head in heads] == [row.count("|") for row in rows]
+
+
+def test_missing_metric_is_a_dash(script: Any, records: Path) -> None:
+    second = json.loads((records / "pose.json").read_text())
+    del second["metrics"]["RMSE"]
+    (records / "second.json").write_text(json.dumps(second))
+    rows = [line for line in script.tables(script.read_records(records)).splitlines() if "`second.json`" in line]
+    assert "| 62.50 | – | `abc123` |" in rows[0]
+
+
+def test_checks_have_a_table_of_their_own(script: Any) -> None:
+    one = {"polarpix": {"AP": 0.25}, "pycocotools": {"AP": 0.25}, "largest_difference": 1e-17}
+    text = script.tables({"coco.json": {"name": "coco", "metrics": {"noise 3 px": one}}})
+    assert "| `coco.json` | noise 3 px | 25.00 | 25.00 | 1.0e-17 |" in text
+    assert "Keypoints" not in text
+
+
+def test_filling_twice_changes_nothing_more(script: Any, records: Path) -> None:
+    page = f"before\n\n{script.BEGIN}\nold\n{script.END}\n\nafter\n"
+    once = script.filled(page, script.read_records(records))
+    assert once.startswith("before\n")
+    assert once.endswith("\n\nafter\n")
+    assert "old" not in once
+    assert script.filled(once, script.read_records(records)) == once
+
+
+def test_lost_marks_are_refused(script: Any) -> None:
+    with pytest.raises(ValueError, match="results:begin"):
+        script.filled("a page without marks", {})
