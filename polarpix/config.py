@@ -146,14 +146,15 @@ class PoseDataConfig:
     """COCO keypoint files and the augmentation of the training crops.
 
     Args:
-        root: folder that every other path is relative to.
+        root: folder that the annotations and images are relative to.
         train_annotations: COCO keypoint JSON of the training split.
         train_images: its image folder.
         val_annotations: the same for the split that picks the best checkpoint.
         val_images: its image folder.
         test_annotations: the same for the split reported; null if there is none.
         test_images: its image folder.
-        schema: keypoint schema YAML (names, flip pairs, skeleton, sigmas); null to take what the JSON says.
+        schema: keypoint schema YAML (names, flip pairs, skeleton, sigmas), relative to the working folder; null to take
+            what the JSON says.
         box_padding: factor on the box before it is fitted to the aspect ratio.
         whole_image: use the whole image as the box, for sets with one instance on every picture.
         scale: largest relative change of the crop's size.
