@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import difflib
 import inspect
 import re
 import sys
 import warnings
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 from polarpix import commands
 from polarpix.errors import InputError
@@ -42,28 +43,68 @@ def argument_help(command: Callable[..., int]) -> dict[str, str]:
     return {name: " ".join(words.split()) for name, words in found}
 
 
-def command_parser(name: str) -> argparse.ArgumentParser:
-    """A parser made from a command's signature: no default is positional, a list takes several, a bool is a flag."""
+class Parser(argparse.ArgumentParser):
+    """A parser whose errors are lines like all others."""
+
+    def error(self, message: str) -> NoReturn:
+        raise InputError(f"{message}: '{self.prog} --help' explains the command")
+
+
+def command_parser(name: str) -> Parser:
+    """A parser made from a command's signature.
+
+    A parameter without default, or one before "/", is positional; a list takes several; a bool is a flag.
+    """
     command = COMMANDS[name]
     texts = argument_help(command)
     takes_page = "options" in inspect.signature(command).parameters
-    parser = argparse.ArgumentParser(
-        prog=f"polarpix {name}", description=summary(command), epilog=PAGE_HELP if takes_page else None
+    parser = Parser(
+        prog=f"polarpix {name}",
+        description=summary(command),
+        epilog=PAGE_HELP if takes_page else None,
+        allow_abbrev=False,
     )
     for parameter in inspect.signature(command).parameters.values():
         if parameter.name == "options":
             continue
         kind = str(parameter.annotation)
-        flag = "--" + parameter.name.replace("_", "-")
+        flag = flag_of(parameter.name)
         settings: dict[str, Any] = {"help": texts.get(parameter.name)}
         if kind == "bool":
             parser.add_argument(flag, action="store_true", **settings)
+        elif parameter.kind is parameter.POSITIONAL_ONLY:
+            parser.add_argument(parameter.name, nargs="?", default=parameter.default, **settings)
         elif parameter.default is parameter.empty:
             parser.add_argument(parameter.name, nargs="+" if kind.startswith("list") else None, **settings)
         else:
             number = {"int": int, "float": float}.get(kind.removesuffix(" | None"), str)
             parser.add_argument(flag, default=parameter.default, type=number, **settings)
     return parser
+
+
+def flag_of(parameter: str) -> str:
+    """print_config -> --print-config."""
+    return "--" + parameter.replace("_", "-")
+
+
+def split_options(name: str, arguments: Sequence[str]) -> tuple[list[str], list[str]]:
+    """A command's own arguments, and the page options among them with their values, wherever they stand."""
+    parameters = inspect.signature(COMMANDS[name]).parameters.values()
+    own = {"--help", *(flag_of(one.name) for one in parameters if one.default is not one.empty)} - {"--options"}
+    rest: list[str] = []
+    options: list[str] = []
+    value_follows = False
+    for argument in arguments:
+        if argument.startswith("--") and argument.partition("=")[0] not in own:
+            options.append(argument)
+            value_follows = "=" not in argument
+        elif value_follows and not argument.startswith("--"):
+            options.append(argument)
+            value_follows = False
+        else:
+            rest.append(argument)
+            value_follows = False
+    return rest, options
 
 
 def usage() -> str:
@@ -89,15 +130,21 @@ def run(arguments: Sequence[str]) -> int:
         print(version("polarpix"))
         return 0
     if name not in COMMANDS:
-        raise InputError(f"no command {name!r}: choose one of {', '.join(COMMANDS)}")
-    parser = command_parser(name)
-    if "options" in inspect.signature(COMMANDS[name]).parameters:
-        values, options = parser.parse_known_args(rest)
-        return COMMANDS[name](**vars(values), options=options)
-    return COMMANDS[name](**vars(parser.parse_args(rest)))
+        near = difflib.get_close_matches(name, COMMANDS, n=1)
+        mend = f"did you mean {near[0]!r}?" if near else f"choose one of {', '.join(COMMANDS)}"
+        raise InputError(f"no command {name!r}: {mend}")
+    parser, parameters = command_parser(name), inspect.signature(COMMANDS[name]).parameters
+    options: list[str] = []
+    if "options" in parameters:
+        rest, options = split_options(name, rest)
+    values = vars(parser.parse_args(rest)) | ({"options": options} if "options" in parameters else {})
+    first = [values.pop(one.name) for one in parameters.values() if one.kind is one.POSITIONAL_ONLY]
+    return COMMANDS[name](*first, **values)
 
 
-def one_line_warning(message: Warning | str, *_: object) -> str:
+def one_line_warning(
+    message: Warning | str, category: type[Warning], filename: str, lineno: int, line: str | None = None
+) -> str:
     """A warning as users read it: no source line."""
     return f"polarpix: warning: {' '.join(str(message).split())}\n"
 

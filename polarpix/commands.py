@@ -32,10 +32,12 @@ def train(config: str = "", resume: bool = False, print_config: bool = False, op
     if print_config:
         print(page_text(run), end="")
         return 0
-    from polarpix.engine.fit import fit
+    from polarpix.engine.fit import first_process, fit
     from polarpix.summary import training_course, write_training
 
     fitted = fit(run, resume)
+    if not first_process():
+        return 0
     page = write_training(run, fitted.folder, fitted.metrics, page_text(run))
     for name, value in training_course(fitted.folder).items():
         print(f"{name:<28}{value:>10g}")
@@ -64,6 +66,7 @@ def evaluate(
     """
     from polarpix.engine.artifact import load_artifact
     from polarpix.engine.evaluate import evaluate as measure
+    from polarpix.engine.fit import first_process
     from polarpix.pages import load_page
     from polarpix.predict import artifact_run
     from polarpix.summary import write_evaluation, write_record
@@ -71,7 +74,10 @@ def evaluate(
     artifact = load_artifact(weights)
     run = load_page(config, options) if config else artifact_run(artifact, options, "eval")
     found = measure(artifact, run, split)
-    folder = Path(out) if out else Path(artifact.file).resolve().parent.parent / "eval" / split
+    if not first_process():
+        return 0
+    beside = Path(artifact.file).resolve().parent
+    folder = Path(out) if out else (beside.parent if beside.name == "weights" else beside) / "eval" / split
     command = " ".join(["polarpix", *sys.argv[1:]])
     write_evaluation(found, folder, command)
     for path in [folder / "record.json", *([Path(record)] if record else [])]:
@@ -133,7 +139,7 @@ def models(folder: str = "configs", json: bool = False) -> int:
     return 0
 
 
-def info(what: str = "") -> int:
+def info(what: str = "", /) -> int:
     """Say what a weights file is, which keys a page has, or which versions and devices are here.
 
     Args:

@@ -10,7 +10,7 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from polarpix.config import PoseRun, SegRun
-from polarpix.pages import load_page
+from polarpix.pages import load_page, read_page
 from polarpix.pose.model import build_pose_model
 from polarpix.pose.schema import COCO_SIGMAS, load_schema
 from polarpix.seg.classes import CAMVID, CITYSCAPES, VOC
@@ -41,14 +41,17 @@ def page_outputs(run: PoseRun | SegRun) -> int:
 def page_costs(folder: Path) -> list[dict[str, Any]]:
     """One row per page below a folder: its network as the page builds it, attention counted conv by conv.
 
-    A segmentation network is counted on the training crop, a pose network on its crop. A pose page without a schema
-    file is counted with the 17 keypoints of COCO, whatever its data turn out to hold.
+    A YAML file that names no task is no page. A segmentation network is counted on the training crop, a pose network on
+    its crop. A pose page without a schema file is counted with the 17 keypoints of COCO, whatever its data turn out to
+    hold.
 
     Raises:
         InputError: a page that is not in order.
     """
     rows: list[dict[str, Any]] = []
     for path in sorted(folder.glob("**/*.yaml")):
+        if "task" not in read_page(path):  # a keypoint schema
+            continue
         run = load_page(path)
         backbone = run.model.backbone
         backbone.weights = None

@@ -16,7 +16,7 @@ from polarpix.errors import InputError
 if TYPE_CHECKING:
     from jsonargparse import ArgumentParser
 
-__all__ = ["RUNS", "load_page", "make_run", "page_task", "page_text", "run_parser"]
+__all__ = ["RUNS", "flatten", "load_page", "make_run", "page_task", "page_text", "read_page", "run_parser"]
 
 RUNS: dict[str, type[PoseRun] | type[SegRun]] = {"pose": PoseRun, "seg": SegRun}
 
@@ -32,8 +32,8 @@ def read_page(path: str | Path) -> dict[str, Any]:
         near = difflib.get_close_matches(path.name, [p.name for p in path.parent.glob("*.yaml")], n=3)
         raise InputError(f"{path}: no such page" + (f": did you mean {', '.join(near)}?" if near else ""))
     try:
-        page = yaml.safe_load(path.read_text())
-    except yaml.YAMLError as error:
+        page = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise InputError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from error
     if not isinstance(page, dict):
         raise InputError(f"{path}: holds no keys: a page starts with 'task: pose' or 'task: seg'")
@@ -47,9 +47,9 @@ def page_task(page: dict[str, Any], source: str) -> str:
         InputError: it names none of the tasks.
     """
     task = page.get("task")
-    if task not in RUNS:
+    if not isinstance(task, str) or task not in RUNS:
         raise InputError(f"{source}: task is {task!r}: write one of {', '.join(RUNS)}")
-    return str(task)
+    return task
 
 
 def run_parser(task: str, command: str, description: str) -> ArgumentParser:
@@ -96,11 +96,15 @@ def make_run(
     task = page_task(page, source)
     parser = run_parser(task, command, f"Options of a {task} page.")
     keys = known_keys(parser)
-    for key in flatten(page):
+    for key, value in flatten(page).items():
         if key not in keys:
             near = difflib.get_close_matches(key, keys, n=1, cutoff=0.5)
             mend = f": did you mean {near[0]!r}?" if near else f": a {task} page has {', '.join(keys[:6])}, ..."
             raise InputError(f"{source}: no key {key!r}{mend}")
+        inner = next((one for one in keys if one.startswith(f"{key}.")), None)
+        if inner and value != {}:
+            raise InputError(f"{source}: {key} is {value!r}: it holds keys such as {inner}, or leave it out")
+    check_options(overrides, keys, f"'polarpix {command} --help' and 'polarpix info {task}' list them")
     try:
         base = parser.parse_object(page)
         values = parser.parse_args(list(overrides), namespace=base) if overrides else base
@@ -108,6 +112,17 @@ def make_run(
     except (ArgumentError, ValueError, TypeError) as error:
         raise InputError(f"{source}: {one_line(error)}") from error
     return run
+
+
+def check_options(overrides: Sequence[str], keys: Sequence[str], mend: str) -> None:
+    """Refuse an option that is no key of the page; "--eval.pck+ 0.5" (append) is one."""
+    for option in overrides:
+        if not option.startswith("--"):
+            continue
+        name = option[2:].partition("=")[0].removesuffix("+")
+        if name not in keys and not any(key.startswith(f"{name}.") for key in keys):
+            near = difflib.get_close_matches(name, keys, n=1, cutoff=0.5)
+            raise InputError(f"no option --{name}: " + (f"did you mean --{near[0]}?" if near else mend))
 
 
 def one_line(error: Exception) -> str:
@@ -126,7 +141,7 @@ def load_page(path: str | Path, overrides: Sequence[str] = ()) -> PoseRun | SegR
 
 def page_text(run: PoseRun | SegRun) -> str:
     """The resolved page as YAML that :func:`load_page` reads back to the same run."""
-    return str(yaml.safe_dump(plain(asdict(run)), sort_keys=False))
+    return str(yaml.safe_dump({"task": run.task} | plain(asdict(run)), sort_keys=False))
 
 
 def plain(value: Any) -> Any:

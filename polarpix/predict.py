@@ -27,7 +27,7 @@ from polarpix.seg.model import build_seg_model
 from polarpix.seg.multiscale import predict_probabilities
 from polarpix.types import ClassTable, FloatArray, KeypointSchema, PosePrediction, PoseSample, SegPrediction, UInt8Array
 
-__all__ = ["PosePredictor", "PoseResult", "SegPredictor", "SegResult", "load"]
+__all__ = ["PosePredictor", "PoseResult", "SegPredictor", "SegResult", "artifact_run", "load"]
 
 Source = str | Path | npt.NDArray[Any]
 """A file, or an array in memory: grey [H, W], RGB [H, W, 3] or RGBA [H, W, 4]."""
@@ -105,7 +105,10 @@ def check_boxes(boxes: Any, shape: tuple[int, ...], name: str) -> tuple[FloatArr
     Raises:
         InputError: another shape, a box without area, or one outside the image.
     """
-    rows = np.asarray(boxes, np.float32)
+    try:
+        rows = np.asarray(boxes, np.float32)
+    except (ValueError, TypeError):
+        raise InputError(f"{name or 'image'}: boxes {boxes!r}: give rows of x, y, width, height[, score]") from None
     rows = rows[None] if rows.ndim == 1 and rows.size else rows.reshape(-1, rows.shape[-1] if rows.size else 4)
     if rows.shape[1] not in (4, 5):
         raise InputError(f"{name or 'image'}: boxes have {rows.shape[1]} numbers: give x, y, width, height[, score]")
@@ -183,6 +186,8 @@ class PosePredictor:
         height, width = array.shape[:2]
         whole = [[0, 0, width, height]]
         rows, box_scores = check_boxes(whole if boxes is None else boxes, array.shape, file)
+        sure = box_scores >= self.run.eval.box_threshold
+        rows, box_scores = rows[sure], box_scores[sure]
         k = len(self.schema.names)
         if not len(rows):
             empty = np.zeros((0, k, 2), np.float32), np.zeros((0, k), np.float32)
@@ -215,7 +220,7 @@ class SegPredictor:
 
     def inputs(self, image: UInt8Array) -> Tensor:
         """Image [H, W, 3] -> normalised [1, 3, H, W] on the device."""
-        pixels = torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1)[None].to(self.device)
+        pixels = torch.from_numpy(image.copy()).permute(2, 0, 1)[None].to(self.device)  # may be read-only
         layout = torch.channels_last if self.run.engine.channels_last else torch.contiguous_format
         return normalize(pixels).contiguous(memory_format=layout)
 
@@ -249,12 +254,29 @@ def load(path: str | Path, device: str = "auto", overrides: Sequence[str] = ()) 
         overrides: page options such as ``--eval.flip_test=false``.
 
     Raises:
-        InputError: no such file, or one that does not fit.
+        InputError: no such file, one that does not fit, or a device that is not there.
     """
     artifact = load_artifact(path)
     run = artifact_run(artifact, overrides)
-    place = torch.device(("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device)
+    place = find_device(device)
     return PosePredictor(artifact, run, place) if isinstance(run, PoseRun) else SegPredictor(artifact, run, place)
+
+
+def find_device(name: str) -> torch.device:
+    """The device of that name, or a GPU if there is one for "auto".
+
+    Raises:
+        InputError: no such device, or none on this machine.
+    """
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        place = torch.device(name)
+        torch.empty(1, device=place)
+    except (RuntimeError, AssertionError) as error:  # torch without CUDA asserts
+        reason = str(error).splitlines()[0]
+        raise InputError(f"device {name!r} cannot be used ({reason}): choose auto, cpu or cuda") from error
+    return place
 
 
 def artifact_run(artifact: Artifact, overrides: Sequence[str] = (), command: str = "predict") -> PoseRun | SegRun:

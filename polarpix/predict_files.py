@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Sequence
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -43,19 +45,25 @@ def parse_boxes(text: str) -> BoxSource:
     if not path.is_file():
         raise InputError(f"--boxes {text}: no such file: give a COCO detection JSON, or x,y,width,height")
     try:
-        page = json.loads(path.read_text())
+        page = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise InputError(f"{path}: not JSON ({error}): give a COCO detection file") from error
-    names: dict[int, str] = {}
+    names: dict[Any, str] = {}
     if isinstance(page, dict):
-        names = {image["id"]: image["file_name"] for image in page.get("images", [])}
-        page = page.get("annotations", [])
+        names = {one.get("id"): one.get("file_name", "") for one in page.get("images", []) if isinstance(one, dict)}
+        page = page.get("annotations")
+    if not isinstance(page, list):
+        raise InputError(f"{path}: holds no list of detections: give a COCO detection file")
     found: dict[str, list[list[float]]] = {}
     for number, one in enumerate(page):
-        if not isinstance(one, dict) or "bbox" not in one or not ("image_id" in one or "file_name" in one):
-            raise InputError(f"{path}: detection {number} has no bbox or no image_id: add them")
-        name = one.get("file_name") or names.get(one["image_id"]) or str(one["image_id"])
-        found.setdefault(image_key(name), []).append([*one["bbox"], one.get("score", 1.0)])
+        if not isinstance(one, dict) or not ("image_id" in one or "file_name" in one):
+            raise InputError(f"{path}: detection {number} has no image_id: add it")
+        row = [*one["bbox"], one.get("score", 1.0)] if isinstance(one.get("bbox"), list) else []
+        if len(row) != 5 or not all(isinstance(value, int | float) for value in row):
+            raise InputError(f"{path}: detection {number} has no bbox of x, y, width, height in numbers: mend it")
+        if not one.get("iscrowd"):
+            name = one.get("file_name") or names.get(one.get("image_id")) or str(one["image_id"])
+            found.setdefault(image_key(name), []).append(row)
     return found
 
 
@@ -73,13 +81,27 @@ def boxes_of(boxes: BoxSource, path: Path) -> list[list[float]] | None:
 
 
 def overlay_names(paths: Sequence[Path]) -> list[str]:
-    """One name per file for what is written about it: its stem, with its folder where two stems are the same."""
-    stems = [path.stem for path in paths]
-    names = [
-        stem if stems.count(stem) == 1 else f"{path.parent.name}_{stem}"
-        for stem, path in zip(stems, paths, strict=True)
-    ]
-    return [name if names.count(name) == 1 else f"{name}_{i}" for i, name in enumerate(names)]
+    """One name per file for what is written about it.
+
+    Its stem; with its folder where several files have that stem; with a number where that is taken too.
+    """
+    shared = {stem for stem, times in Counter(path.stem for path in paths).items() if times > 1}
+    taken: set[str] = {path.stem for path in paths} - shared
+    names: list[str] = []
+    for path in paths:
+        name = path.stem
+        if name in shared:
+            base = f"{path.absolute().parent.name}_{name}"
+            name = next(one for one in (base, *(f"{base}_{i}" for i in count(2))) if one not in taken)
+            taken.add(name)
+        names.append(name)
+    return names
+
+
+def image_ids(paths: Sequence[Path]) -> list[int]:
+    """One COCO image id per file: the number that is its name where every file has its own, else 1, 2, 3, ..."""
+    numbers = [int(path.stem) for path in paths if path.stem.isdigit()]
+    return numbers if len(set(numbers)) == len(paths) else list(range(1, len(paths) + 1))
 
 
 def predict_files(
@@ -87,7 +109,7 @@ def predict_files(
 ) -> tuple[int, list[str]]:
     """Predict every image; write overlays/NAME.jpg and keypoints.json with images.json, or labels/NAME.png.
 
-    One unreadable image does not stop the others.
+    One unreadable image does not stop the others, and an interruption leaves what was found until then.
 
     Returns:
         How many were predicted, and one line for each that was not.
@@ -95,31 +117,33 @@ def predict_files(
     Raises:
         InputError: no image at all, or boxes that are none or belong to none of the images.
     """
-    paths = [path for source in sources for path in list_images(source)]
+    if boxes and isinstance(predictor, SegPredictor):
+        raise InputError(f"--boxes {boxes}: a segmentation network takes no boxes: leave them out")
+    paths = list(dict.fromkeys(path for source in sources for path in list_images(source)))
     table = parse_boxes(boxes)
     if isinstance(table, dict) and not any(image_key(path) in table for path in paths):
         raise InputError(f"--boxes {boxes}: no detection is of these images: match image_id or file_name to the files")
     failed: list[str] = []
     keypoints: list[dict[str, Any]] = []
     images: list[dict[str, Any]] = []
-    names = overlay_names(paths)
-    for number, (path, name) in enumerate(zip(tqdm(paths, desc="predict", unit="image"), names, strict=True), start=1):
-        try:
-            if isinstance(predictor, SegPredictor):
-                masks = predictor(path, boxes_of(table, path))  # type: ignore[arg-type]  # refused there, in words
-                masks.save_label(out / "labels" / f"{name}.png")
-                masks.save(out / "overlays" / f"{name}.jpg")
-            else:
-                found: PoseResult = predictor(path, boxes_of(table, path))
-                found.save(out / "overlays" / f"{name}.jpg")
-                key = image_key(path)
-                image_id = int(key) if key.isdigit() else number
-                keypoints += found.to_coco(image_id)
-                height, width = found.image.shape[:2]
-                images.append({"id": image_id, "file_name": str(path), "width": width, "height": height})
-        except InputError as error:
-            failed.append(str(error))
-    if isinstance(predictor, PosePredictor):
-        write_text(out / "keypoints.json", json.dumps(keypoints))
-        write_text(out / "images.json", json.dumps(images))
+    todo = zip(tqdm(paths, desc="predict", unit="image"), overlay_names(paths), image_ids(paths), strict=True)
+    try:
+        for path, name, image_id in todo:
+            try:
+                if isinstance(predictor, SegPredictor):
+                    masks = predictor(path)
+                    masks.save_label(out / "labels" / f"{name}.png")
+                    masks.save(out / "overlays" / f"{name}.jpg")
+                else:
+                    found: PoseResult = predictor(path, boxes_of(table, path))
+                    found.save(out / "overlays" / f"{name}.jpg")
+                    keypoints += found.to_coco(image_id)
+                    height, width = found.image.shape[:2]
+                    images.append({"id": image_id, "file_name": str(path), "width": width, "height": height})
+            except InputError as error:
+                failed.append(str(error))
+    finally:
+        if images:
+            write_text(out / "keypoints.json", json.dumps(keypoints))
+            write_text(out / "images.json", json.dumps(images))
     return len(paths) - len(failed), failed

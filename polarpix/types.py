@@ -19,7 +19,10 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 __all__ = [
+    "Batch",
     "ClassTable",
+    "FloatArray",
+    "IntArray",
     "KeypointSchema",
     "PoseBatch",
     "PosePrediction",
@@ -27,6 +30,7 @@ __all__ = [
     "SegBatch",
     "SegPrediction",
     "SegSample",
+    "UInt8Array",
 ]
 
 UInt8Array = npt.NDArray[np.uint8]

@@ -1,6 +1,7 @@
 """README and docs: the Python runs, the commands parse, the pages load, and what is named is there."""
 
 import functools
+import inspect
 import re
 import shlex
 from collections.abc import Iterator
@@ -119,8 +120,8 @@ def check_command(words: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[dict[str, Any]] = []
 
     @functools.wraps(COMMANDS[name])
-    def recorder(**values: Any) -> int:
-        calls.append(values)
+    def recorder(*positional: Any, **named: Any) -> int:
+        calls.append(inspect.signature(recorder).bind(*positional, **named).arguments)
         return 0
 
     monkeypatch.setitem(COMMANDS, name, recorder)

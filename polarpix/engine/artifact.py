@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from polarpix.attention import build_attention
 from polarpix.config import PoseRun, SegRun
 from polarpix.errors import InputError
+from polarpix.images import write_bytes
 from polarpix.psa import PolarizedSelfAttention
 from polarpix.types import ClassTable, KeypointSchema
 
@@ -28,10 +29,7 @@ FORMAT = "polarpix-1"
 
 def write_text(path: Path, text: str) -> None:
     """Write a whole file or nothing: a reader never sees half of it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    scratch = path.with_name(f".{path.name}.{os.getpid()}")
-    scratch.write_text(text)
-    os.replace(scratch, path)
+    write_bytes(path, text.encode())
 
 
 def commit() -> str:
@@ -73,7 +71,8 @@ class Artifact:
 def form_and_layout(run: PoseRun | SegRun) -> tuple[str, str]:
     """Form and layout of the polarized self-attention of a page; two empty strings where it has another attention."""
     backbone = run.model.backbone
-    block = build_attention(backbone.attention, 32, **backbone.attention_options)
+    with torch.device("meta"):  # draws no random numbers
+        block = build_attention(backbone.attention, 32, **backbone.attention_options)
     return (block.form, block.layout) if isinstance(block, PolarizedSelfAttention) else ("", "")
 
 
@@ -142,7 +141,7 @@ def load_state(model: nn.Module, artifact: Artifact) -> None:
     """Load the tensors into a model of the same architecture.
 
     Raises:
-        InputError: another attention form or layout, class count or architecture; names the first keys that differ.
+        InputError: another attention form or layout, class count or architecture; names the first difference.
     """
     own = model.state_dict()
     missing = [key for key in own if key not in artifact.state]
@@ -160,5 +159,11 @@ def load_state(model: nn.Module, artifact: Artifact) -> None:
             f"{artifact.file}: does not fit this model: {'; '.join(found)}; "
             f"it holds attention {artifact.attention!r} and {len(artifact.labels.names)} outputs: use its own config"
         )
+    for block in (module for module in model.modules() if isinstance(module, PolarizedSelfAttention)):
+        if artifact.form and (block.form, block.layout) != (artifact.form, artifact.layout):  # of the same shapes
+            raise InputError(
+                f"{artifact.file}: holds attention of the {artifact.form} form, {artifact.layout}; this model has the "
+                f"{block.form} form, {block.layout}: set model.backbone.attention to {artifact.attention!r}"
+            )
     with torch.no_grad():
         model.load_state_dict(artifact.state)

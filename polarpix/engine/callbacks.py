@@ -18,7 +18,7 @@ from pytorch_lightning.utilities import rank_zero_only
 from polarpix.engine.artifact import save_artifact, write_text
 from polarpix.images import write_image
 
-__all__ = ["EpochSeed", "EvenBuffers", "MetricsTable", "Pictures", "StepClock", "WeightsFile"]
+__all__ = ["EpochSeed", "EvenBuffers", "LastValidation", "MetricsTable", "Pictures", "StepClock", "WeightsFile"]
 
 
 class EpochSeed(Callback):
@@ -41,6 +41,14 @@ class EvenBuffers(Callback):
         if dist.is_available() and dist.is_initialized():
             for buffer in pl_module.buffers():
                 dist.broadcast(buffer, 0)
+
+
+class LastValidation(Callback):
+    """Validates after the last epoch whatever the interval, so that no trained epoch goes unmeasured and unsaved."""
+
+    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if trainer.current_epoch + 1 == trainer.max_epochs:
+            trainer.check_val_every_n_epoch = 1
 
 
 class StepClock(Callback):
@@ -133,10 +141,17 @@ class WeightsFile(Checkpoint):
 
 
 class MetricsTable(Callback):
-    """metrics.csv: one row per epoch, kept over a resume, rewritten whole so that no row is ever half there."""
+    """metrics.csv: one row per epoch, kept over a resume, rewritten whole so that no row is ever half there.
+
+    The trainer remembers the metrics of the last validation; an epoch without one gets none.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self.validated = -1  # epoch
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self.validated = trainer.current_epoch
 
     @rank_zero_only
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -145,7 +160,9 @@ class MetricsTable(Callback):
             with self.path.open(newline="") as file:
                 rows = [row for row in csv.DictReader(file) if int(row["epoch"]) < trainer.current_epoch]
         row: dict[str, Any] = {"epoch": trainer.current_epoch}
-        row |= {name: float(value) for name, value in sorted(trainer.callback_metrics.items())}
+        task: Any = pl_module
+        stale = () if self.validated == trainer.current_epoch else task.results
+        row |= {name: float(value) for name, value in sorted(trainer.callback_metrics.items()) if name not in stale}
         rows.append(row)
         names = list(dict.fromkeys(name for row in rows for name in row))
         text = io.StringIO()

@@ -54,6 +54,8 @@ def evaluate(artifact: Artifact, run: PoseRun | SegRun, split: str, pictures: in
     """
     if split not in ("val", "test"):
         raise InputError(f"split is {split!r}: choose val or test")
+    if run.task != artifact.task:
+        raise InputError(f"{artifact.file}: holds a {artifact.task} network, the page is for {run.task}: use its own")
     started = time.perf_counter()
     data = build_data(run)
     dataset: Any = data.dataset(split)

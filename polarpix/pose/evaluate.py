@@ -14,12 +14,12 @@ from polarpix.errors import InputError
 from polarpix.pose.coco import CocoKeypoints
 from polarpix.pose.inference import instance_scores
 from polarpix.pose.nme import mean_error, nme, rmse
-from polarpix.pose.oks import coco_results, evaluate_oks, oks_nms
+from polarpix.pose.oks import OKS_METRICS, coco_results, evaluate_oks, oks_nms
 from polarpix.pose.pck import pck, reference_length
 from polarpix.pose.schema import load_schema
-from polarpix.types import FloatArray
+from polarpix.types import FloatArray, KeypointSchema
 
-__all__ = ["evaluate_pose", "open_split", "pose_protocol"]
+__all__ = ["evaluate_pose", "metric_names", "open_split", "pose_protocol"]
 
 
 def open_split(data: PoseDataConfig, evaluation: PoseEvalConfig, split: str) -> CocoKeypoints:
@@ -76,6 +76,16 @@ def evaluate_pose(
     if config.boxes == "gt":
         metrics |= point_metrics(dataset, keypoints, boxes, config)
     return {name: value for name, value in metrics.items() if not math.isnan(value)}, results
+
+
+def metric_names(config: PoseEvalConfig, schema: KeypointSchema) -> list[str]:
+    """The metrics that :func:`evaluate_pose` can give by a protocol."""
+    names = list(OKS_METRICS)
+    if config.boxes == "gt":
+        names += ["mean_error", "RMSE", "NME"]
+        for threshold in config.pck:
+            names += [f"PCK@{threshold:g}", *(f"PCK@{threshold:g}/{name}" for name in schema.names)]
+    return names
 
 
 def point_metrics(

@@ -19,7 +19,7 @@ from polarpix.loading import Key, build_loader, sample_rng
 from polarpix.pose.coco import CocoKeypoints
 from polarpix.pose.codec import Codec, build_codec
 from polarpix.pose.crop import PoseTransform
-from polarpix.pose.evaluate import evaluate_pose, open_split
+from polarpix.pose.evaluate import evaluate_pose, metric_names, open_split
 from polarpix.pose.inference import predict_heatmaps, to_image_points
 from polarpix.pose.loss import pose_loss
 from polarpix.pose.model import PoseNet, build_pose_model, heatmap_stride
@@ -135,6 +135,11 @@ class PoseTask(pl.LightningModule):
 
     def configure_optimizers(self) -> Any:
         return self.optimizers_of(self) if self.optimizers_of else None
+
+    @property
+    def metric_names(self) -> list[str]:
+        """What an evaluation can give."""
+        return metric_names(self.run.eval, self.labels)
 
     def training_step(self, batch: PoseBatch, index: int) -> Tensor:
         layout = torch.channels_last if self.run.engine.channels_last else torch.contiguous_format

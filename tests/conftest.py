@@ -1,0 +1,125 @@
+"""What many tests share: a small set of drawn figures, small pages, and one trained run of each task."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from polarpix import commands
+from polarpix.demo.figures import FIGURE_CLASSES, write_figures
+from polarpix.pages import load_page
+
+TinyPage = Callable[[str], dict[str, Any]]
+
+BACKBONE = {
+    "name": "test_resnet",
+    "weights": None,
+    "output_stride": 32,
+    "attention": "psa_p",
+    "attention_options": {},
+    "places": None,
+    "frozen_stages": 0,
+    "freeze_norm": False,
+}
+OPTIM = {"name": "adamw", "lr": 0.01, "weight_decay": 0.0001, "schedule": "cosine", "warmup": 0.5}
+ENGINE = {
+    "epochs": 2,
+    "batch_size": 4,
+    "accelerator": "cpu",
+    "devices": 1,
+    "workers": 0,
+    "pictures": 2,
+}
+PAGES: dict[str, dict[str, Any]] = {
+    "pose": {
+        "task": "pose",
+        "name": "tiny",
+        "monitor": "mean_error",
+        "model": {
+            "backbone": BACKBONE,
+            "head": "deconv",
+            "head_channels": [8, 8, 8],
+            "input_size": [64, 64],
+            "codec": "udp",
+            "sigma": 1.5,
+        },
+        "data": {
+            "train_annotations": "annotations/train.json",
+            "train_images": "images/train",
+            "val_annotations": "annotations/val.json",
+            "val_images": "images/val",
+            "test_annotations": "annotations/test.json",
+            "test_images": "images/test",
+        },
+        "eval": {"pck": [0.2], "pck_reference": ["left_shoulder", "right_hip"]},
+    },
+    "seg": {
+        "task": "seg",
+        "name": "tiny",
+        "monitor": "mIoU",
+        "model": {"backbone": BACKBONE, "aspp_channels": 8, "low_channels": 8, "rates": [1, 1, 1], "dropout": 0.2},
+        "data": {
+            "format": "folder",
+            "test": "test",
+            "classes": list(FIGURE_CLASSES.names),
+            "crop_size": [64, 64],
+            "scale": [0.8, 1.25],
+            "color": 0.1,
+        },
+    },
+}
+
+
+@pytest.fixture(scope="session")
+def figures(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """8 training, 5 validation and 3 test pictures of 64x64 with joints and part masks."""
+    root = tmp_path_factory.mktemp("figures")
+    write_figures(root, train=8, val=5, test=3, size=(64, 64), seed=2)
+    return root
+
+
+@pytest.fixture(scope="session")
+def tiny_page(figures: Path) -> TinyPage:
+    """A page of "pose" or "seg" that trains on the figures in seconds; a new copy at each call."""
+
+    def page(task: str) -> dict[str, Any]:
+        found = copy.deepcopy(PAGES[task]) | {"optim": dict(OPTIM), "engine": dict(ENGINE)}
+        found["data"]["root"] = str(figures)
+        return found
+
+    return page
+
+
+@pytest.fixture(scope="session")
+def write_page(tiny_page: TinyPage) -> Callable[[str, Path], Path]:
+    """Writes that page into a folder, which also becomes the place of its runs; gives the file."""
+
+    def write(task: str, folder: Path) -> Path:
+        path = folder / f"{task}.yaml"
+        path.write_text(yaml.safe_dump(tiny_page(task) | {"out": str(folder / "runs")}, sort_keys=False))
+        return path
+
+    return write
+
+
+def train_once(page: Path) -> Path:
+    assert commands.train(str(page)) == 0
+    run = load_page(page)
+    return Path(run.out) / run.task / run.name
+
+
+@pytest.fixture(scope="session")
+def pose_folder(write_page: Callable[[str, Path], Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder that ``polarpix train`` left behind for the pose page; for reading only."""
+    return train_once(write_page("pose", tmp_path_factory.mktemp("pose")))
+
+
+@pytest.fixture(scope="session")
+def seg_folder(write_page: Callable[[str, Path], Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder that ``polarpix train`` left behind for the segmentation page; for reading only."""
+    return train_once(write_page("seg", tmp_path_factory.mktemp("seg")))

@@ -1,0 +1,126 @@
+"""Weights files: what goes in comes out, and what does not fit is refused."""
+
+import dataclasses
+import json
+import subprocess
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+
+from polarpix.config import BackboneConfig, PoseModelConfig, PoseRun, SegModelConfig, SegRun
+from polarpix.demo.figures import FIGURE_CLASSES, FIGURE_SCHEMA
+from polarpix.engine.artifact import commit, load_artifact, load_state, save_artifact, write_text
+from polarpix.errors import InputError
+from polarpix.pose.model import build_pose_model
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def pose_run(attention: str = "psa_s_released") -> PoseRun:
+    return PoseRun(
+        name="x", model=PoseModelConfig(BackboneConfig("test_resnet", attention=attention), head_channels=[8])
+    )
+
+
+def test_what_goes_in_comes_out(tmp_path: Path) -> None:
+    run = pose_run()
+    state = {"a": torch.arange(6.0).reshape(2, 3).t(), "n": torch.tensor(3)}
+    path = tmp_path / "deep" / "best.safetensors"
+    save_artifact(path, state, run, FIGURE_SCHEMA, {"AP": 0.5})
+    found = load_artifact(path)
+    assert found.task == "pose"
+    assert (found.attention, found.form, found.layout) == ("psa_s_released", "released", "sequential")
+    assert found.run == json.loads(json.dumps(dataclasses.asdict(run)))
+    assert found.labels == FIGURE_SCHEMA
+    assert found.metrics == {"AP": 0.5}
+    assert found.commit == commit()
+    assert found.file == str(path)
+    for name, tensor in state.items():
+        torch.testing.assert_close(found.state[name], tensor, rtol=0, atol=0)
+    with safe_open(path, framework="pt") as file:
+        assert json.loads(file.metadata()["run"])["model"]["backbone"]["attention"] == "psa_s_released"
+    assert [p.name for p in path.parent.iterdir()] == ["best.safetensors"]
+
+
+def test_a_run_folder_is_as_good_as_its_file(tmp_path: Path) -> None:
+    run = SegRun(name="x", model=SegModelConfig(BackboneConfig("test_resnet", attention="se")))
+    save_artifact(tmp_path / "weights" / "best.safetensors", {"a": torch.ones(1)}, run, FIGURE_CLASSES, {})
+    found = load_artifact(tmp_path)
+    assert found.labels == FIGURE_CLASSES
+    assert (found.form, found.layout) == ("", "")
+
+
+def test_the_commit_is_that_of_the_source() -> None:
+    done = subprocess.run(["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=False)
+    head = done.stdout.strip() if done.returncode == 0 else ""
+    assert commit().rstrip("+") == head[:12]
+
+
+def test_files_of_others_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="no such weights file"):
+        load_artifact(tmp_path / "none.safetensors")
+    other = tmp_path / "other.safetensors"
+    save_file({"a": torch.ones(1)}, other)
+    with pytest.raises(InputError, match="not a polarpix weights file"):
+        load_artifact(other)
+    other.write_bytes(b"PK\x03\x04 a zip file")
+    with pytest.raises(InputError, match="not a readable safetensors file") as caught:
+        load_artifact(other)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.fixture
+def saved(tmp_path: Path) -> Path:
+    run = pose_run("psa_p")
+    save_artifact(tmp_path / "w.safetensors", build_pose_model(run.model, 3).state_dict(), run, FIGURE_SCHEMA, {})
+    return tmp_path / "w.safetensors"
+
+
+def test_a_model_gets_its_own_weights(saved: Path) -> None:
+    artifact = load_artifact(saved)
+    model = build_pose_model(pose_run("psa_p").model, 3)
+    assert any((p != artifact.state[name]).any() for name, p in model.named_parameters())
+    load_state(model, artifact)
+    for name, tensor in model.state_dict().items():
+        torch.testing.assert_close(tensor, artifact.state[name], rtol=0, atol=0)
+
+
+@pytest.mark.parametrize(
+    ("attention", "outputs", "words"),
+    [
+        ("psa_p", 4, r"of another shape \(head.final_layer.*holds attention 'psa_p' and 14 outputs"),
+        ("none", 3, "not expected"),
+        ("se", 3, "missing"),
+        ("psa_p_released", 3, "does not fit this model"),
+        ("psa_s", 3, "holds attention of the paper form, parallel; this model has the paper form, sequential"),
+    ],
+)
+def test_another_network_is_refused(saved: Path, attention: str, outputs: int, words: str) -> None:
+    model = build_pose_model(pose_run(attention).model, outputs)
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    with pytest.raises(InputError, match=words) as caught:
+        load_state(model, load_artifact(saved))
+    assert str(saved) in str(caught.value)
+    assert "\n" not in str(caught.value)
+    for name, tensor in model.state_dict().items():
+        torch.testing.assert_close(tensor, before[name], rtol=0, atol=0)
+
+
+def test_saving_keeps_the_random_state(tmp_path: Path) -> None:
+    state = torch.random.get_rng_state()
+    save_artifact(tmp_path / "w.safetensors", {"a": torch.ones(1)}, pose_run(), FIGURE_SCHEMA, {})
+    assert torch.equal(torch.random.get_rng_state(), state)
+
+
+def test_a_text_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
+    path = tmp_path / "a" / "b.txt"
+    write_text(path, "first")
+    with pytest.raises(UnicodeEncodeError):
+        write_text(path, "broken \ud800")
+    assert path.read_text() == "first"
+    write_text(path, "é")
+    assert path.read_bytes() == "é".encode()
+    assert [p.name for p in path.parent.iterdir()] == ["b.txt"]

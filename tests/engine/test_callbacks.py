@@ -1,0 +1,124 @@
+"""What happens around the loop, seen on the smallest loop there is."""
+
+import csv
+from pathlib import Path
+from typing import Any
+
+import pytest
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.callbacks import Callback, ModelCheckpoint
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+
+from polarpix.config import BackboneConfig, SegModelConfig, SegRun
+from polarpix.demo.figures import FIGURE_CLASSES
+from polarpix.engine.artifact import load_artifact
+from polarpix.engine.callbacks import EpochSeed, LastValidation, MetricsTable, StepClock, WeightsFile
+from polarpix.images import read_image
+
+
+class Loop(pl.LightningModule):
+    """One weight; the scores of the validations are given."""
+
+    def __init__(self, scores: list[float]) -> None:
+        super().__init__()
+        self.model = nn.Linear(1, 1, bias=False)
+        self.scores = scores
+        self.run = SegRun(name="x", model=SegModelConfig(BackboneConfig(attention="none")))
+        self.labels = FIGURE_CLASSES
+        self.results: dict[str, float] = {}
+        self.drawn: list[list[float]] = []
+
+    def configure_optimizers(self) -> Any:
+        return torch.optim.SGD(self.parameters(), lr=0.125)
+
+    def training_step(self, batch: Tensor, index: int) -> Tensor:
+        self.drawn[-1:] = (
+            [[*self.drawn[-1], float(torch.rand(()))]] if index else [*self.drawn[-1:], [float(torch.rand(()))]]
+        )
+        loss = self.model(batch).mean()
+        self.log("loss", loss, on_step=False, on_epoch=True)
+        return loss
+
+    def validation_step(self, batch: Tensor, index: int) -> None:
+        self.results = {"score": self.scores[self.trainer.current_epoch]}
+        self.log_dict(self.results)
+
+
+def train(task: Loop, callbacks: list[Callback], epochs: int, every: int = 1) -> pl.Trainer:
+    trainer = pl.Trainer(
+        accelerator="cpu",
+        max_epochs=epochs,
+        callbacks=callbacks,
+        logger=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        num_sanity_val_steps=0,
+        check_val_every_n_epoch=every,
+        enable_checkpointing=any(isinstance(one, ModelCheckpoint) for one in callbacks),
+    )
+    loader = DataLoader(torch.ones(6, 1), batch_size=2)  # type: ignore[arg-type]  # a tensor is a data set
+    trainer.fit(task, loader, loader)
+    return trainer
+
+
+def rows_of(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+@pytest.mark.parametrize("scores", [[0.1, 0.5, 0.3, 0.4], [0.1, 0.2, 0.3, 0.4], [0.4, 0.3, 0.2, 0.1]])
+def test_the_weights_file_is_the_best_checkpoint(scores: list[float], tmp_path: Path) -> None:
+    checkpoints = ModelCheckpoint(tmp_path, "best", monitor="score", mode="max", save_on_train_epoch_end=False)
+    writer = WeightsFile(checkpoints, tmp_path / "w.safetensors")
+    train(Loop(scores), [writer, checkpoints] if scores[0] == 0.4 else [checkpoints, writer], epochs=4)
+    best = torch.load(checkpoints.best_model_path, weights_only=False)
+    assert best["epoch"] == scores.index(max(scores))
+    found = load_artifact(tmp_path / "w.safetensors")
+    assert found.metrics == {"score": max(scores)}
+    assert list(found.state) == ["weight"]
+    torch.testing.assert_close(found.state["weight"], best["state_dict"]["model.weight"], rtol=0, atol=0)
+
+
+def test_epochs_draw_their_own_numbers() -> None:
+    def drawn(seed: int, skip: int) -> list[list[float]]:
+        torch.manual_seed(5)
+        task = Loop([0.0] * 3)
+        torch.rand(skip)
+        train(task, [EpochSeed(seed)], epochs=3)
+        return task.drawn
+
+    first = drawn(0, 0)
+    assert first == drawn(0, 7)
+    assert first != drawn(1, 0)
+    assert len({number for epoch in first for number in epoch}) == 9
+
+
+def test_the_clock_tells_waiting_from_working(tmp_path: Path) -> None:
+    table = MetricsTable(tmp_path / "m.csv")
+    clock = StepClock()
+    train(Loop([0.0] * 2), [clock, table], epochs=2)
+    assert clock.count == 2  # of three steps: the first one waits for the loader to start
+    for row in rows_of(tmp_path / "m.csv"):
+        assert float(row["data_ms"]) > 0
+        assert float(row["step_ms"]) > 0
+        assert float(row["step_ms"]) == pytest.approx(1000 * clock.step / clock.count) or row["epoch"] == "0"
+
+
+def test_the_table_has_a_row_per_epoch_and_nothing_stale(tmp_path: Path) -> None:
+    path = tmp_path / "m.csv"
+    path.write_text("epoch,old\n0,7\n1,8\n9,9\n")  # rows from the epoch on that is written are replaced
+    task = Loop([0.0, 0.5, 0.0, 0.75, 0.25])
+    train(task, [MetricsTable(path), LastValidation()], epochs=5, every=2)
+    rows = rows_of(path)
+    assert [row["epoch"] for row in rows] == ["0", "1", "2", "3", "4"]
+    assert [row["score"] for row in rows] == ["", "0.5", "", "0.75", "0.25"]
+    assert all(row["loss"] for row in rows)
+    assert all(not row.get("old") for row in rows)
+
+
+def test_pictures_are_drawn_after_each_validation(seg_folder: Path) -> None:
+    first, last = (read_image(seg_folder / "pictures" / f"epoch_00{i}.jpg") for i in (0, 1))
+    assert first.shape == last.shape
+    assert (first != last).any()

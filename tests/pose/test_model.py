@@ -1,0 +1,74 @@
+"""The pose network: heads, strides, and the config that does not fit."""
+
+import pytest
+import torch
+from torch import nn
+
+from polarpix.config import BackboneConfig, PoseModelConfig
+from polarpix.errors import InputError
+from polarpix.pose.model import HEADS, PoseNet, build_pose_model, heatmap_stride
+
+
+def config(**change: object) -> PoseModelConfig:
+    values = {"backbone": BackboneConfig("test_resnet"), "head_channels": [8, 8, 8], "input_size": (64, 96)}
+    return PoseModelConfig(**(values | change))  # type: ignore[arg-type]  # wrong on purpose in some tests
+
+
+@pytest.mark.parametrize(
+    ("change", "stride"),
+    [
+        ({}, 4),
+        ({"head_channels": [8, 8]}, 8),
+        ({"head_channels": [8] * 5}, 1),
+        ({"head_channels": []}, 32),
+        ({"head": "linear"}, 4),
+        ({"backbone": BackboneConfig("test_resnet", output_stride=16), "head_channels": [8, 8]}, 4),
+    ],
+)
+def test_heatmaps_have_the_size_that_is_promised(change: dict[str, object], stride: int) -> None:
+    model = config(**change)
+    assert heatmap_stride(model) == stride
+    found = build_pose_model(model, 5).eval()(torch.randn(2, 3, 64, 96))
+    assert found.shape == (2, 5, 64 // stride, 96 // stride)
+
+
+@pytest.mark.parametrize("head", HEADS)
+def test_every_parameter_of_the_head_learns(head: str) -> None:
+    torch.manual_seed(0)
+    network = build_pose_model(config(head=head), 3)
+    assert isinstance(network, PoseNet)
+    network(torch.randn(2, 3, 64, 96)).square().sum().backward()
+    assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in network.head.parameters())
+
+
+def test_the_deconvolution_head_is_simplebaselines() -> None:
+    """256 wide 4x4 deconvolutions with batch norm, weights drawn with deviation 0.001 (Xiao et al., 2018)."""
+    torch.manual_seed(0)
+    head = build_pose_model(PoseModelConfig(BackboneConfig("test_resnet")), 17).head
+    layers = [m for m in head.modules() if isinstance(m, nn.ConvTranspose2d)]
+    assert [(m.in_channels, m.out_channels, m.kernel_size, m.stride) for m in layers] == [
+        (96, 256, (4, 4), (2, 2)),
+        (256, 256, (4, 4), (2, 2)),
+        (256, 256, (4, 4), (2, 2)),
+    ]
+    assert all(abs(float(m.weight.detach().std()) - 0.001) < 1e-4 for m in layers)
+    assert head.final_layer.kernel_size == (1, 1)
+    assert not head.final_layer.bias.any()
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"head": "conv"}, "model.head is 'conv': choose one of deconv, linear"),
+        ({"input_size": (64, 90)}, r"64x90; both must be multiples of 32: use \[64, 96\]"),
+        ({"backbone": BackboneConfig("test_vit", output_stride=16, attention="none"), "head": "linear"}, "at stride 4"),
+    ],
+)
+def test_configs_that_do_not_fit(change: dict[str, object], words: str) -> None:
+    with pytest.raises(InputError, match=words):
+        build_pose_model(config(**change), 3)
+
+
+def test_more_deconvolutions_than_the_stride_allows() -> None:
+    with pytest.raises(InputError, match="6 deconvolutions"):
+        heatmap_stride(config(head_channels=[8] * 6))

@@ -1,0 +1,161 @@
+"""The command line: help at once, options to their pages, errors in one line."""
+
+import inspect
+import json
+import subprocess
+import sys
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from polarpix import cli
+from polarpix.errors import InputError
+from polarpix.pages import load_page
+
+TinyPage = Callable[[str], dict[str, Any]]
+
+HEAVY = ("torch", "numpy", "jsonargparse", "pytorch_lightning", "timm", "cv2")
+
+
+@pytest.mark.parametrize("arguments", [["--help"], [], ["train", "--help"], ["predict", "--help"], ["--version"]])
+def test_help_imports_nothing_heavy(arguments: list[str]) -> None:
+    code = (
+        "import sys, atexit\n"
+        f"atexit.register(lambda: print('heavy:', [m for m in {HEAVY} if m in sys.modules]))\n"
+        f"sys.argv = ['polarpix', *{arguments}]\n"
+        "from polarpix.cli import main\n"
+        "main()\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.endswith("heavy: []\n")
+    assert done.stdout.startswith("0." if arguments == ["--version"] else "usage: polarpix")
+
+
+def test_every_command_says_what_it_does_and_takes(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.run(["--help"]) == 0
+    program = capsys.readouterr().out
+    for name, command in cli.COMMANDS.items():
+        assert cli.summary(command) in program
+        parameters = [one for one in inspect.signature(command).parameters if one != "options"]
+        assert list(cli.argument_help(command)) == parameters
+        with pytest.raises(SystemExit) as left:
+            cli.run([name, "--help"])
+        assert left.value.code == 0
+        text = capsys.readouterr().out
+        assert f"usage: polarpix {name}" in text
+        for parameter in parameters:
+            assert parameter.replace("_", "-") in text or parameter in text
+        assert ("--optim.lr" in text) == ("options" in inspect.signature(command).parameters)
+
+
+def test_page_options_may_stand_anywhere() -> None:
+    rest, options = cli.split_options(
+        "predict",
+        [
+            "--eval.flip_test",
+            "false",
+            "w",
+            "--out",
+            "x",
+            "a.jpg",
+            "--optim.lr=1",
+            "b.jpg",
+            "--eval.scales",
+            "[1, 2]",
+            "c.jpg",
+        ],
+    )
+    assert options == ["--eval.flip_test", "false", "--optim.lr=1", "--eval.scales", "[1, 2]"]
+    values = vars(cli.command_parser("predict").parse_args(rest))
+    assert values == {"weights": "w", "source": ["a.jpg", "b.jpg", "c.jpg"], "boxes": "", "out": "x", "device": "auto"}
+    rest, options = cli.split_options("train", ["--config", "p.yaml", "--resume", "--out", "there", "--name", "again"])
+    assert (rest, options) == (["--config", "p.yaml", "--resume"], ["--out", "there", "--name", "again"])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["trian"], "no command 'trian': did you mean 'train'?"),
+        (["xyz"], "choose one of train, eval"),
+        (["predict", "w"], "arguments are required: source: 'polarpix predict --help' explains the command"),
+        (["models", "--jsno"], "unrecognized arguments: --jsno"),
+        (["train"], "train needs --config PAGE"),
+        (["train", "page.yaml"], "unrecognized arguments: page.yaml"),
+        (["train", "--config", "nowhere.yaml"], "nowhere.yaml: no such page"),
+        (["info", "nowhere"], "nowhere: no such weights file"),
+        (["eval", "nowhere"], "nowhere: no such weights file"),
+        (["predict", "nowhere", "a.jpg"], "nowhere: no such weights file"),
+    ],
+)
+def test_bad_input_is_one_line_and_status_2(
+    arguments: list[str], words: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(warnings, "formatwarning", warnings.formatwarning)  # to be put back: main() sets its own
+    monkeypatch.setattr(sys, "argv", ["polarpix", *arguments])
+    with pytest.raises(SystemExit) as left:
+        cli.main()
+    assert left.value.code == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith("polarpix: ")
+    assert words in err
+    assert err.count("\n") == 1
+
+
+def test_an_interruption_is_said(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    def stop() -> int:
+        """Stop."""
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(warnings, "formatwarning", warnings.formatwarning)
+    monkeypatch.setattr(sys, "argv", ["polarpix", "demo"])
+    monkeypatch.setitem(cli.COMMANDS, "demo", stop)
+    with pytest.raises(SystemExit) as left:
+        cli.main()
+    assert left.value.code == 130
+    assert "what was written is kept" in capsys.readouterr().err
+
+
+def test_the_printed_page_is_the_run(tiny_page: TinyPage, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    page = tmp_path / "page.yaml"
+    page.write_text(yaml.safe_dump(tiny_page("seg")))
+    options = ["--optim.lr", "0.5", "--data.scale", "[0.5, 1.0]", "--name", "other"]
+    assert cli.run(["train", "--config", str(page), "--print-config", *options]) == 0
+    printed = tmp_path / "printed.yaml"
+    printed.write_text(capsys.readouterr().out)
+    assert load_page(printed) == load_page(page, options)
+    assert load_page(printed).name == "other"
+    assert cli.run(["train", "--config", str(printed), "--print-config"]) == 0
+    assert capsys.readouterr().out == printed.read_text()
+
+
+def test_models_lists_pages_and_choices(
+    tiny_page: TinyPage, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for task in ("pose", "seg"):
+        (tmp_path / f"{task}.yaml").write_text(yaml.safe_dump(tiny_page(task)))
+    assert cli.run(["models", "--folder", str(tmp_path)]) == 0
+    table = capsys.readouterr().out
+    for word in ("test_resnet", "psa_s_released", "udp", "deconv"):
+        assert word in table
+    assert cli.run(["models", "--folder", str(tmp_path), "--json"]) == 0
+    rows = json.loads(capsys.readouterr().out)
+    assert [row["task"] for row in rows] == ["pose", "seg"]
+    assert all(row["params"] > 0 and row["macs"] > 0 for row in rows)
+
+
+def test_info_lists_keys_and_versions(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.run(["info", "seg"]) == 0
+    assert "--data.crop_size" in capsys.readouterr().out
+    assert cli.run(["info"]) == 0
+    found = dict(line.split(maxsplit=1) for line in capsys.readouterr().out.splitlines())
+    assert {"python", "torch", "lightning", "device"} <= set(found)
+
+
+def test_errors_are_value_errors() -> None:
+    assert issubclass(InputError, ValueError)

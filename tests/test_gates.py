@@ -1,0 +1,42 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from polarpix.attention import build_attention
+from polarpix.errors import InputError
+from polarpix.gates import record_gates
+
+
+def network(*names: str) -> nn.Sequential:
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), *(build_attention(name, 8) for name in names)).double()
+
+
+def test_gates_are_those_of_the_blocks_own_input() -> None:
+    net = network("psa_p", "psa_s")
+    image = torch.randn(2, 3, 5, 7, dtype=torch.float64)
+    gates = record_gates(net, image)
+    assert list(gates) == ["1", "2"]
+    x = net[0](image)
+    for name in ("1", "2"):
+        channel, spatial = net[int(name)].gates(x)
+        assert gates[name][0] is not None
+        assert gates[name][1] is not None
+        torch.testing.assert_close(gates[name][0], channel)
+        torch.testing.assert_close(gates[name][1], spatial)
+        x = net[int(name)](x)
+
+
+def test_a_single_branch_has_one_gate_and_the_network_is_left_as_it_was() -> None:
+    net = network("psa_channel")
+    channel, spatial = record_gates(net, torch.randn(1, 3, 4, 4, dtype=torch.float64))["1"]
+    assert channel is not None
+    assert spatial is None
+    assert not net[1]._forward_pre_hooks
+
+
+def test_other_attention_has_no_such_gates() -> None:
+    with pytest.raises(InputError, match="no polarized self-attention"):
+        record_gates(network("se"), torch.randn(1, 3, 4, 4, dtype=torch.float64))

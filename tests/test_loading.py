@@ -1,0 +1,125 @@
+"""Samplers and loaders: the same samples in the same order however many processes share them."""
+
+from collections import Counter
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from polarpix.errors import InputError
+from polarpix.loading import EpochSampler, Key, Loader, build_loader, sample_rng
+
+
+class Numbers:
+    """Item (epoch, position) is [epoch, position, one random number]; the positions in ``bad`` cannot be read."""
+
+    def __init__(self, length: int, bad: tuple[int, ...] = ()) -> None:
+        self.length, self.bad = length, bad
+
+    def __len__(self) -> int:
+        return self.length
+
+    def __getitem__(self, key: Key) -> list[float]:
+        epoch, position = key
+        if position in self.bad:
+            raise InputError(f"{position}.png: image is damaged: save it again")
+        return [epoch, position, sample_rng(3, key).random()]
+
+
+def collate(items: list[list[float]]) -> torch.Tensor:
+    return torch.tensor(items, dtype=torch.float64)
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    length=st.integers(1, 70),
+    world=st.integers(1, 5),
+    batch=st.integers(1, 8),
+    epoch=st.integers(0, 9),
+    seed=st.integers(0, 99),
+)
+def test_ranks_share_the_steps_of_one_process(length: int, world: int, batch: int, epoch: int, seed: int) -> None:
+    if length < world:
+        return
+    together = EpochSampler(length, seed, shuffle=True)
+    together.set_epoch(epoch)
+    order = list(together)
+    assert sorted(position for _, position in order) == list(range(length))
+    parts = []
+    for rank in range(world):
+        sampler = EpochSampler(length, seed, shuffle=True, rank=rank, world=world)
+        sampler.set_epoch(epoch)
+        parts.append(list(sampler))
+        assert len(parts[-1]) == len(sampler) == length // world
+    steps = length // world // batch
+    for step in range(steps):
+        shared = [key for part in parts for key in part[step * batch : (step + 1) * batch]]
+        assert sorted(shared) == sorted(order[step * batch * world : (step + 1) * batch * world])
+
+
+@settings(deadline=None, max_examples=40)
+@given(length=st.integers(1, 50), world=st.integers(1, 5))
+def test_evaluation_visits_every_sample_once(length: int, world: int) -> None:
+    if length < world:
+        return
+    samplers = [EpochSampler(length, 0, shuffle=False, rank=rank, world=world) for rank in range(world)]
+    seen = Counter(position for sampler in samplers for _, position in sampler)
+    assert seen == dict.fromkeys(range(length), 1)
+    assert sum(len(sampler) for sampler in samplers) == length
+
+
+def test_the_order_changes_with_epoch_and_seed_only() -> None:
+    def order(seed: int, epoch: int) -> list[int]:
+        sampler = EpochSampler(40, seed, shuffle=True)
+        sampler.set_epoch(epoch)
+        return [position for _, position in sampler]
+
+    assert order(0, 1) == order(0, 1)
+    assert order(0, 1) != order(0, 2)
+    assert order(0, 1) != order(1, 1)
+
+
+@pytest.mark.parametrize("shuffle", [True, False])
+def test_fewer_samples_than_processes(shuffle: bool) -> None:
+    with pytest.raises(InputError, match="2 samples cannot be shared by 3 processes"):
+        EpochSampler(2, 0, shuffle, rank=0, world=3)
+
+
+def test_a_sample_is_random_in_its_epoch_and_position_alone() -> None:
+    assert sample_rng(1, (2, 3)).random() == sample_rng(1, (2, 3)).random()
+    assert len({sample_rng(*key).random() for key in [(1, (2, 3)), (1, (3, 2)), (1, (2, 4)), (2, (2, 3))]}) == 4
+
+
+def loader(length: int, training: bool, workers: int, bad: tuple[int, ...] = ()) -> Loader[torch.Tensor]:
+    return build_loader(
+        Numbers(length, bad), collate, seed=7, training=training, batch_size=4, workers=workers, rank=0, world=1
+    )
+
+
+def test_workers_change_nothing() -> None:
+    ours, theirs = loader(11, True, 0), loader(11, True, 1)
+    for epoch in (0, 1):
+        for one in (ours, theirs):
+            assert isinstance(one.sampler, EpochSampler)
+            one.sampler.set_epoch(epoch)
+        here, there = list(ours), list(theirs)
+        assert len(here) == len(there) == len(ours) == 2  # the last three are left out
+        for a, b in zip(here, there, strict=True):
+            np.testing.assert_array_equal(a.numpy(), b.numpy())
+            assert (a[:, 0] == epoch).all()
+
+
+def test_incomplete_batches_are_dropped_in_training_only() -> None:
+    assert [len(batch) for batch in loader(11, False, 0)] == [4, 4, 3]
+    assert [len(batch) for batch in loader(3, True, 0)] == [3]  # all there is
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_bad_input_reaches_the_reader_as_one_line(workers: int) -> None:
+    batches = iter(loader(11, False, workers, bad=(5, 6)))
+    assert len(next(batches)) == 4
+    with pytest.raises(InputError) as caught:
+        next(batches)
+    assert str(caught.value) == "5.png: image is damaged: save it again"
