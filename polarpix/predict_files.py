@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Sequence
-from itertools import count
+from itertools import chain, count
 from pathlib import Path
 from typing import Any
 
@@ -92,7 +92,7 @@ def overlay_names(paths: Sequence[Path]) -> list[str]:
         name = path.stem
         if name in shared:
             base = f"{path.absolute().parent.name}_{name}"
-            name = next(one for one in (base, *(f"{base}_{i}" for i in count(2))) if one not in taken)
+            name = next(one for one in chain([base], (f"{base}_{i}" for i in count(2))) if one not in taken)
             taken.add(name)
         names.append(name)
     return names

@@ -1,12 +1,14 @@
 """What happens around the loop, seen on the smallest loop there is."""
 
 import csv
+import multiprocessing
 from pathlib import Path
 from typing import Any
 
 import pytest
 import pytorch_lightning as pl
 import torch
+import torch.distributed as dist
 from pytorch_lightning.callbacks import Callback, ModelCheckpoint
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
@@ -14,7 +16,7 @@ from torch.utils.data import DataLoader
 from polarpix.config import BackboneConfig, SegModelConfig, SegRun
 from polarpix.demo.figures import FIGURE_CLASSES
 from polarpix.engine.artifact import load_artifact
-from polarpix.engine.callbacks import EpochSeed, LastValidation, MetricsTable, StepClock, WeightsFile
+from polarpix.engine.callbacks import EpochSeed, EvenBuffers, LastValidation, MetricsTable, StepClock, WeightsFile
 from polarpix.images import read_image
 
 
@@ -79,6 +81,42 @@ def test_the_weights_file_is_the_best_checkpoint(scores: list[float], tmp_path: 
     assert found.metrics == {"score": max(scores)}
     assert list(found.state) == ["weight"]
     torch.testing.assert_close(found.state["weight"], best["state_dict"]["model.weight"], rtol=0, atol=0)
+
+
+def test_a_weights_file_that_was_missed_is_made_up_for(tmp_path: Path) -> None:
+    """As after a stop between checkpoint and weights file: the metrics are the best epoch's, not the present one's."""
+
+    class Late(WeightsFile):
+        def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+            if trainer.current_epoch > 0:
+                super().on_validation_end(trainer, pl_module)
+
+    checkpoints = ModelCheckpoint(tmp_path, "best", monitor="score", mode="max", save_on_train_epoch_end=False)
+    train(Loop([0.9, 0.1]), [checkpoints, Late(checkpoints, tmp_path / "w.safetensors")], epochs=2)
+    assert load_artifact(tmp_path / "w.safetensors").metrics == {"score": pytest.approx(0.9)}
+
+
+def even_out(rank: int, folder: Path) -> None:
+    """One of two processes, each with batch statistics of its own."""
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", init_method=f"file://{folder / 'store'}", rank=rank, world_size=2)
+    task = Loop([])
+    task.norm = nn.BatchNorm2d(2)
+    task.norm.running_mean += 1 + rank
+    EvenBuffers().on_validation_epoch_start(pl.Trainer.__new__(pl.Trainer), task)
+    torch.save(task.norm.running_mean, folder / f"{rank}.pt")
+    dist.destroy_process_group()
+
+
+def test_processes_validate_with_the_same_statistics(tmp_path: Path) -> None:
+    fork = multiprocessing.get_context("fork")
+    ranks = [fork.Process(target=even_out, args=(rank, tmp_path)) for rank in (0, 1)]
+    for process in ranks:
+        process.start()
+    for process in ranks:
+        process.join(timeout=120)
+        assert process.exitcode == 0
+    assert [torch.load(tmp_path / f"{rank}.pt").tolist() for rank in (0, 1)] == [[1.0, 1.0], [1.0, 1.0]]
 
 
 def test_epochs_draw_their_own_numbers() -> None:

@@ -13,13 +13,14 @@ import pytest
 import pytorch_lightning as pl
 import torch
 import yaml
-from pytorch_lightning.callbacks import Callback
+from pytorch_lightning.callbacks import Callback, EMAWeightAveraging
 from torch import Tensor
 
 from polarpix.backbones.insert import attention_blocks
 from polarpix.config import PoseRun, SegRun
 from polarpix.engine import fit as engine
 from polarpix.engine.artifact import load_artifact
+from polarpix.engine.callbacks import EvenBuffers, Pictures
 from polarpix.engine.fit import Fitted, build_trainer, fit
 from polarpix.errors import InputError
 from polarpix.pages import make_run
@@ -94,6 +95,8 @@ def test_a_resumed_run_is_the_uninterrupted_one(
         with pytest.raises(PowerCutError):
             fit(run)
         monkeypatch.setattr(engine, "training_callbacks", usual)
+        left = torch.load(tmp_path / moment / task / "tiny" / "checkpoints" / "last.ckpt", weights_only=False)
+        assert left["epoch"] == {"epoch end": 0, "mid epoch": 1}[moment]  # the last whole one, best or not
         with pytest.raises(InputError, match="add --resume"):
             fit(run)
         torch.manual_seed(999)  # whatever state the new process is in
@@ -134,6 +137,13 @@ def test_a_run_of_another_network_is_not_resumed(option: str, words: str, run_in
     with pytest.raises(InputError, match=words):
         fit(run_in("seg", tmp_path, option), resume=True)
     assert (folder / "config.yaml").read_bytes() == page
+
+
+def test_what_is_validated_and_drawn_is_the_average(run_in: RunIn, tmp_path: Path) -> None:
+    """Pictures before the averaged weights are swapped out, statistics made even after they are swapped in."""
+    run = run_in("seg", tmp_path, "--engine.ema=0.5")
+    kinds = [type(one) for one in engine.training_callbacks(run, engine.build_data(run), tmp_path)]
+    assert kinds.index(Pictures) < kinds.index(EMAWeightAveraging) < kinds.index(EvenBuffers)
 
 
 def test_the_last_epoch_is_always_validated(run_in: RunIn, tmp_path: Path) -> None:
