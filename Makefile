@@ -9,8 +9,9 @@ TORCH ?= torch torchvision
 demo: $(VENV)/.polarpix
 	$(VENV)/bin/polarpix demo
 
+# One process per core, one thread each.
 test: $(VENV)/.dev
-	$(VENV)/bin/python -m pytest
+	OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest -n auto --dist worksteal
 
 check: $(VENV)/.dev
 	$(VENV)/bin/ruff check .
