@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +11,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor, nn
 
 from polarpix.attention import build_attention
@@ -95,10 +94,7 @@ def save_artifact(
         "metrics": json.dumps(metrics),
         "commit": commit(),
     }
-    path.parent.mkdir(parents=True, exist_ok=True)
-    scratch = path.with_name(f".{path.name}.{os.getpid()}")
-    save_file({name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}, scratch, metadata)
-    os.replace(scratch, path)
+    write_bytes(path, save({name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}, metadata))
 
 
 def read_labels(task: str, values: dict[str, Any]) -> KeypointSchema | ClassTable:

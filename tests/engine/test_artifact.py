@@ -43,6 +43,8 @@ def test_what_goes_in_comes_out(tmp_path: Path) -> None:
     with safe_open(path, framework="pt") as file:
         assert json.loads(file.metadata()["run"])["model"]["backbone"]["attention"] == "psa_s_released"
     assert [p.name for p in path.parent.iterdir()] == ["best.safetensors"]
+    (tmp_path / "plain").touch()
+    assert path.stat().st_mode == (tmp_path / "plain").stat().st_mode  # others may read it as any file
 
 
 def test_a_run_folder_is_as_good_as_its_file(tmp_path: Path) -> None:
