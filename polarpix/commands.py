@@ -129,10 +129,11 @@ def models(folder: str = "configs", json: bool = False) -> int:
     from polarpix.pose.codec import CODECS
     from polarpix.pose.model import HEADS
 
-    print(f"{'page':<44}{'backbone':<18}{'attention':<16}{'params':>10}{'mult-adds':>11}")
+    wide = max((len(row["page"]) for row in rows), default=4) + 2
+    print(f"{'page':<{wide}}{'backbone':<18}{'attention':<16}{'params':>10}{'mult-adds':>11}")
     for row in rows:
         size = f"{row['params'] / 1e6:.2f}M", f"{row['macs'] / 1e9:.2f}G"
-        print(f"{row['page']:<44}{row['backbone']:<18}{row['attention']:<16}{size[0]:>10}{size[1]:>11}")
+        print(f"{row['page']:<{wide}}{row['backbone']:<18}{row['attention']:<16}{size[0]:>10}{size[1]:>11}")
     print(f"\nattention  {', '.join(ATTENTION)}\ncodecs     {', '.join(CODECS)}\npose heads {', '.join(HEADS)}")
     print("backbones  any timm model with a feature pyramid; attention goes into ResNet, HRNet, MobileNetV2/V3,")
     print("           EfficientNet and ConvNeXt by itself, elsewhere by model.backbone.places")
