@@ -1,0 +1,315 @@
+"""The Triton kernels of the fused forward: they see pointers, and know nothing of tensors or modules.
+
+Two passes read the map x, everything between them works on small vectors of one sample:
+
+    pool -> gate -> [logits, released form only] -> scale
+
+or, where one program holds a whole sample, ``forward_small`` alone, put together from the same functions. How they
+share work and memory stands in :mod:`polarpix.psa.tiles`, the letters in :mod:`polarpix.psa.reference`.
+"""
+
+# Triton's language has no types that mypy could check.
+# mypy: disable-error-code="no-untyped-def, no-untyped-call, misc, operator, index, no-any-return, untyped-decorator"
+
+from __future__ import annotations
+
+import triton
+import triton.language as tl
+
+from polarpix.psa.tiles import (
+    A_MAX,
+    A_SUM,
+    BETA,
+    RSTD,
+    T_MAX,
+    T_SUM,
+    load_columns,
+    load_rows,
+    load_tile,
+    load_vector,
+    offsets,
+    sigmoid,
+    store_vector,
+)
+
+__all__ = ["forward_small", "gate", "logits", "pool", "scale"]
+
+
+@triton.jit
+def pool_pixels(
+    x, W_q, first, last, P,
+    C: tl.constexpr, BC: tl.constexpr, BP: tl.constexpr, LAST: tl.constexpr, WIDE: tl.constexpr, ACC: tl.constexpr,
+):  # fmt: skip
+    """Running softmax of w_q x over the pixels first .. last: its maximum, sum, sum of a*x [BC], and sum of x [BC]."""
+    w = load_vector(W_q, C, BC, ACC)
+    top = tl.full((), float("-inf"), ACC)
+    total = tl.zeros((), ACC)
+    pooled = tl.zeros((BC,), ACC)
+    summed = tl.zeros((BC,), ACC)
+    for p0 in range(first, last, BP):
+        p = p0 + tl.arange(0, BP)
+        tile = load_tile(x, p, P, C, BC, LAST, WIDE, ACC)  # [BC, BP]
+        q = tl.where(p < P, tl.sum(tile * w[:, None], 0), float("-inf"))  # [BP]
+        higher = tl.maximum(top, tl.max(q, 0))
+        keep = tl.exp(top - higher)
+        a = tl.exp(q - higher)
+        total = total * keep + tl.sum(a, 0)
+        pooled = pooled * keep + tl.sum(tile * a[None, :], 1)
+        summed += tl.sum(tile, 1)
+        top = higher
+    return top, total, pooled, summed
+
+
+@triton.jit
+def make_gates(
+    c, m, row, W_v, b_v, W_z, b_z, ln_w, ln_b, W_q2, b_q2, W_v2, b_v2,
+    C: tl.constexpr, BC: tl.constexpr, BR: tl.constexpr, PAPER: tl.constexpr, SEQ: tl.constexpr, ACC: tl.constexpr,
+):  # fmt: skip
+    """The channel gate g [BC], u [BC] and beta from pooled values c and mean m; fills the state row but for c and m."""
+    H: tl.constexpr = C // 2
+    z = tl.zeros((BC,), ACC)
+    for r0 in range(0, H, BR):
+        r = r0 + tl.arange(0, BR)
+        v = tl.sum(load_rows(W_v, r, C, BC, ACC) * c[None, :], 1)  # [BR]
+        if PAPER:
+            v += tl.load(b_v + r, mask=r < H, other=0.0).to(ACC)
+        tl.store(row + 5 * C + r, v, mask=r < H)
+        z += tl.sum(load_columns(W_z, r, C, BC, ACC) * v[None, :], 1)
+    if PAPER:
+        inside = tl.arange(0, BC) < C
+        z += load_vector(b_z, C, BC, ACC)
+        z = tl.where(inside, z - tl.sum(z, 0) / C, 0.0)
+        rstd = 1.0 / tl.sqrt(tl.sum(z * z, 0) / C + 1e-5)
+        z *= rstd
+        tl.store(row + 6 * C + RSTD, rstd)
+        store_vector(row + 2 * C, z, C, BC)
+        z = z * load_vector(ln_w, C, BC, ACC) + load_vector(ln_b, C, BC, ACC)
+    g = sigmoid(z)
+    store_vector(row + 3 * C, g, C, BC)
+    if SEQ:
+        m *= g
+    u, beta = make_query(m, row, W_q2, b_q2, W_v2, b_v2, C, BC, BR, PAPER, ACC)
+    return g, u, beta
+
+
+@triton.jit
+def make_query(
+    m, row, W_q2, b_q2, W_v2, b_v2,
+    C: tl.constexpr, BC: tl.constexpr, BR: tl.constexpr, PAPER: tl.constexpr, ACC: tl.constexpr,
+):  # fmt: skip
+    """u = W_v'^T t [BC] and beta = b_v' t, with t the softmax (paper) of W_q' m + b_q', or that itself (released)."""
+    H: tl.constexpr = C // 2
+    top = tl.full((), float("-inf"), ACC)
+    total = tl.zeros((), ACC)
+    u = tl.zeros((BC,), ACC)
+    beta = tl.zeros((), ACC)
+    for r0 in range(0, H, BR):
+        r = r0 + tl.arange(0, BR)
+        t = tl.sum(load_rows(W_q2, r, C, BC, ACC) * m[None, :], 1)  # [BR]
+        if PAPER:
+            t += tl.load(b_q2 + r, mask=r < H, other=0.0).to(ACC)
+        tl.store(row + 5 * C + H + r, t, mask=r < H)
+        if PAPER:
+            t = tl.where(r < H, t, float("-inf"))
+            higher = tl.maximum(top, tl.max(t, 0))
+            keep = tl.exp(top - higher)
+            t = tl.exp(t - higher)
+            total = total * keep + tl.sum(t, 0)
+            beta = beta * keep + tl.sum(t * tl.load(b_v2 + r, mask=r < H, other=0.0).to(ACC), 0)
+            u *= keep
+            top = higher
+        u += tl.sum(load_rows(W_v2, r, C, BC, ACC) * t[:, None], 0)
+    if PAPER:
+        u /= total
+        beta /= total
+        tl.store(row + 6 * C + T_MAX, top)
+        tl.store(row + 6 * C + T_SUM, total)
+    store_vector(row + 4 * C, u, C, BC)
+    tl.store(row + 6 * C + BETA, beta)
+    return u, beta
+
+
+@triton.jit
+def logit_sums(
+    x, u, first, last, P,
+    C: tl.constexpr, BC: tl.constexpr, BP: tl.constexpr, LAST: tl.constexpr, WIDE: tl.constexpr, ACC: tl.constexpr,
+):  # fmt: skip
+    """Maximum and sum of the softmax of u x over the pixels first .. last (released form)."""
+    top = tl.full((), float("-inf"), ACC)
+    total = tl.zeros((), ACC)
+    for p0 in range(first, last, BP):
+        p = p0 + tl.arange(0, BP)
+        tile = load_tile(x, p, P, C, BC, LAST, WIDE, ACC)
+        e = tl.where(p < P, tl.sum(tile * u[:, None], 0), float("-inf"))
+        higher = tl.maximum(top, tl.max(e, 0))
+        total = total * tl.exp(top - higher) + tl.sum(tl.exp(e - higher), 0)
+        top = higher
+    return top, total
+
+
+@triton.jit
+def scale_pixels(
+    x, out, g, u, beta, top, total, factor, first, last, P,
+    C: tl.constexpr, BC: tl.constexpr, BP: tl.constexpr, LAST: tl.constexpr, WIDE: tl.constexpr,
+    PAPER: tl.constexpr, SEQ: tl.constexpr, ACC: tl.constexpr,
+):  # fmt: skip
+    """out = factor * x*(g + s) or factor * x*g*s on the pixels first .. last; u already carries g where SEQ."""
+    c = tl.arange(0, BC)
+    for p0 in range(first, last, BP):
+        p = p0 + tl.arange(0, BP)
+        tile = load_tile(x, p, P, C, BC, LAST, WIDE, ACC)
+        e = tl.sum(tile * u[:, None], 0) + beta
+        if not PAPER:
+            e = tl.exp(e - top) / total
+        s = sigmoid(e) * factor  # [BP]
+        if SEQ:
+            tile *= g[:, None] * s[None, :]
+        else:
+            tile *= (g * factor)[:, None] + s[None, :]
+        mask = (c < C)[:, None] & (p < P)[None, :]
+        tl.store(out + offsets(c, p, P, C, LAST, WIDE), tile.to(out.dtype.element_ty), mask=mask)
+
+
+@triton.jit
+def pool(
+    x, W_q, partial, PV, tiles,
+    C: tl.constexpr, BC: tl.constexpr, BP: tl.constexpr, VEC: tl.constexpr, LAST: tl.constexpr, WIDE: tl.constexpr,
+    ACC: tl.constexpr,
+):  # fmt: skip
+    """Pass 1 over x: program (split, sample) pools ``tiles`` tiles into its partial row."""
+    P = PV * VEC
+    split, splits, b = tl.program_id(0), tl.num_programs(0), tl.program_id(1).to(tl.int64)
+    first = split * tiles * BP
+    last = tl.minimum(first + tiles * BP, P)
+    top, total, pooled, summed = pool_pixels(x + b * C * P, W_q, first, last, P, C, BC, BP, LAST, WIDE, ACC)
+    row = partial + (b * splits + split) * (2 * C + 4)
+    tl.store(row, top)
+    tl.store(row + 1, total)
+    store_vector(row + 4, pooled, C, BC)
+    store_vector(row + 4 + C, summed, C, BC)
+
+
+@triton.jit
+def gate(
+    partial, state, W_v, b_v, W_z, b_z, ln_w, ln_b, W_q2, b_q2, W_v2, b_v2, P, splits,
+    C: tl.constexpr, BC: tl.constexpr, BR: tl.constexpr, BS: tl.constexpr, PAPER: tl.constexpr, SEQ: tl.constexpr,
+    ACC: tl.constexpr,
+):  # fmt: skip
+    """Between the passes, one program a sample: joins the splits in their order and makes the gates."""
+    b = tl.program_id(0).to(tl.int64)
+    L: tl.constexpr = 2 * C + 4
+    partial += b * splits * L
+    row = state + b * (6 * C + 8)
+    s = tl.arange(0, BS)
+    c = tl.arange(0, BC)
+    tops = tl.full((BS,), float("-inf"), ACC)
+    for s0 in range(0, splits, BS):
+        tops = tl.maximum(tops, tl.load(partial + (s0 + s) * L, mask=s0 + s < splits, other=float("-inf")))
+    top = tl.max(tops, 0)
+    total = tl.zeros((), ACC)
+    pooled = tl.zeros((BC,), ACC)
+    summed = tl.zeros((BC,), ACC)
+    for s0 in range(0, splits, BS):
+        inside = s0 + s < splits
+        rows = partial + (s0 + s) * L
+        weight = tl.exp(tl.load(rows, mask=inside, other=float("-inf")) - top)  # [BS]
+        mask = inside[:, None] & (c < C)[None, :]
+        total += tl.sum(weight * tl.load(rows + 1, mask=inside, other=0.0), 0)
+        pooled += tl.sum(weight[:, None] * tl.load(rows[:, None] + 4 + c[None, :], mask=mask, other=0.0), 0)
+        summed += tl.sum(tl.load(rows[:, None] + 4 + C + c[None, :], mask=mask, other=0.0), 0)
+    pooled, summed = keep_pooled(row, top, total, pooled, summed, P, C, BC)
+    make_gates(
+        pooled, summed, row, W_v, b_v, W_z, b_z, ln_w, ln_b, W_q2, b_q2, W_v2, b_v2, C, BC, BR, PAPER, SEQ, ACC
+    )
+
+
+@triton.jit
+def keep_pooled(row, top, total, pooled, summed, P, C: tl.constexpr, BC: tl.constexpr):
+    """Sums to means: pooled values and mean of x, kept in the state row."""
+    pooled /= total
+    summed /= P
+    tl.store(row + 6 * C + A_MAX, top)
+    tl.store(row + 6 * C + A_SUM, total)
+    store_vector(row, pooled, C, BC)
+    store_vector(row + C, summed, C, BC)
+    return pooled, summed
+
+
+@triton.jit
+def logits(
+    x, state, sums, PV, tiles,
+    C: tl.constexpr, BC: tl.constexpr, BP: tl.constexpr, VEC: tl.constexpr, LAST: tl.constexpr, WIDE: tl.constexpr,
+    ACC: tl.constexpr,
+):  # fmt: skip
+    """Released form: maximum and sum of exp(u x) over each split, sums [B, splits, 2]."""
+    P = PV * VEC
+    split, splits, b = tl.program_id(0), tl.num_programs(0), tl.program_id(1).to(tl.int64)
+    first = split * tiles * BP
+    last = tl.minimum(first + tiles * BP, P)
+    u = load_vector(state + b * (6 * C + 8) + 4 * C, C, BC, ACC)
+    top, total = logit_sums(x + b * C * P, u, first, last, P, C, BC, BP, LAST, WIDE, ACC)
+    tl.store(sums + (b * splits + split) * 2, top)
+    tl.store(sums + (b * splits + split) * 2 + 1, total)
+
+
+@triton.jit
+def scale(
+    x, out, state, sums, factor, PV, tiles, splits,
+    C: tl.constexpr, BC: tl.constexpr, BP: tl.constexpr, BS: tl.constexpr, VEC: tl.constexpr, LAST: tl.constexpr,
+    WIDE: tl.constexpr, PAPER: tl.constexpr, SEQ: tl.constexpr, ACC: tl.constexpr,
+):  # fmt: skip
+    """Pass 2 over x: writes out. Released form: first joins the ``splits`` softmax sums of the logits."""
+    P = PV * VEC
+    split, b = tl.program_id(0), tl.program_id(1).to(tl.int64)
+    first = split * tiles * BP
+    last = tl.minimum(first + tiles * BP, P)
+    row = state + b * (6 * C + 8)
+    g = load_vector(row + 3 * C, C, BC, ACC)
+    u = load_vector(row + 4 * C, C, BC, ACC)
+    beta = tl.load(row + 6 * C + BETA)
+    top = tl.zeros((), ACC)
+    total = tl.full((), 1.0, ACC)
+    if SEQ:
+        u *= g
+    if not PAPER:
+        s = tl.arange(0, BS)
+        tops = tl.load(sums + (b * splits + s) * 2, mask=s < splits, other=float("-inf"))
+        totals = tl.load(sums + (b * splits + s) * 2 + 1, mask=s < splits, other=0.0)
+        top = tl.max(tops, 0)
+        total = tl.sum(totals * tl.exp(tops - top), 0)
+        if split == 0:
+            tl.store(row + 6 * C + T_MAX, top)
+            tl.store(row + 6 * C + T_SUM, total)
+    x += b * C * P
+    out += b * C * P
+    scale_pixels(
+        x, out, g, u, beta, top, total, factor, first, last, P, C, BC, BP, LAST, WIDE, PAPER, SEQ, ACC
+    )  # fmt: skip
+
+
+@triton.jit
+def forward_small(
+    x, out, W_q, W_v, b_v, W_z, b_z, ln_w, ln_b, W_q2, b_q2, W_v2, b_v2, state, factor, PV,
+    C: tl.constexpr, BC: tl.constexpr, BP: tl.constexpr, BR: tl.constexpr, VEC: tl.constexpr, LAST: tl.constexpr,
+    WIDE: tl.constexpr, PAPER: tl.constexpr, SEQ: tl.constexpr, ACC: tl.constexpr,
+):  # fmt: skip
+    """The whole forward in one launch, a program a sample; the second sweep over x finds it in cache."""
+    P = PV * VEC
+    b = tl.program_id(0).to(tl.int64)
+    x += b * C * P
+    row = state + b * (6 * C + 8)
+    top, total, pooled, summed = pool_pixels(x, W_q, 0, P, P, C, BC, BP, LAST, WIDE, ACC)
+    pooled, summed = keep_pooled(row, top, total, pooled, summed, P, C, BC)
+    g, u, beta = make_gates(
+        pooled, summed, row, W_v, b_v, W_z, b_z, ln_w, ln_b, W_q2, b_q2, W_v2, b_v2, C, BC, BR, PAPER, SEQ, ACC
+    )
+    if SEQ:
+        u *= g
+    top = tl.zeros((), ACC)
+    total = tl.full((), 1.0, ACC)
+    if not PAPER:
+        top, total = logit_sums(x, u, 0, P, P, C, BC, BP, LAST, WIDE, ACC)
+        tl.store(row + 6 * C + T_MAX, top)
+        tl.store(row + 6 * C + T_SUM, total)
+    out += b * C * P
+    scale_pixels(x, out, g, u, beta, top, total, factor, 0, P, P, C, BC, BP, LAST, WIDE, PAPER, SEQ, ACC)
