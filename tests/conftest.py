@@ -3,16 +3,24 @@
 from __future__ import annotations
 
 import copy
+import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
+import torch
 import yaml
 
 from polarpix import commands
 from polarpix.demo.figures import FIGURE_CLASSES, write_figures
 from polarpix.pages import load_page
+
+if TYPE_CHECKING:
+    from polarpix.predict import PosePredictor, SegPredictor
+
+if not torch.cuda.is_available():
+    os.environ["TRITON_INTERPRET"] = "1"  # before the kernels are imported, which happens inside functions
 
 TinyPage = Callable[[str], dict[str, Any]]
 
@@ -75,6 +83,14 @@ PAGES: dict[str, dict[str, Any]] = {
 }
 
 
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out what needs a GPU where there is none, and what looks into Triton's interpreter where it is not used."""
+    absent = "interpreter" if torch.cuda.is_available() else "gpu"
+    left_out = [item for item in items if item.get_closest_marker(absent)]
+    config.hook.pytest_deselected(items=left_out)
+    items[:] = [item for item in items if item not in left_out]
+
+
 @pytest.fixture(scope="session")
 def figures(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """8 training, 5 validation and 3 test pictures of 64x64 with joints and part masks."""
@@ -123,3 +139,23 @@ def pose_folder(write_page: Callable[[str, Path], Path], tmp_path_factory: pytes
 def seg_folder(write_page: Callable[[str, Path], Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder that ``polarpix train`` left behind for the segmentation page; for reading only."""
     return train_once(write_page("seg", tmp_path_factory.mktemp("seg")))
+
+
+@pytest.fixture(scope="session")
+def pose(pose_folder: Path) -> PosePredictor:
+    """The predictor of the small pose run."""
+    from polarpix.predict import PosePredictor, load
+
+    found = load(pose_folder, device="cpu")
+    assert isinstance(found, PosePredictor)
+    return found
+
+
+@pytest.fixture(scope="session")
+def seg(seg_folder: Path) -> SegPredictor:
+    """The predictor of the small segmentation run."""
+    from polarpix.predict import SegPredictor, load
+
+    found = load(seg_folder / "weights" / "best.safetensors", device="cpu")
+    assert isinstance(found, SegPredictor)
+    return found

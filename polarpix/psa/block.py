@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from importlib.util import find_spec
 from typing import Literal
 
 import torch
@@ -16,10 +17,12 @@ __all__ = ["PolarizedSelfAttention"]
 LAYOUTS = ("parallel", "sequential")
 FORMS = ("paper", "released")
 IMPLS = ("auto", "reference", "collapsed", "fused")
-GATES = {"auto": collapsed.gates, "reference": reference.gates, "collapsed": collapsed.gates}
+# The kernels do not give gates away: those that one looks at come from the collapsed form.
+GATES = {"auto": collapsed.gates, "fused": collapsed.gates, "reference": reference.gates, "collapsed": collapsed.gates}
 APPLY = {"auto": collapsed.apply_gates, "reference": reference.apply_gates, "collapsed": collapsed.apply_gates}
 INITS = ("published", "identity", "torch")
 BRANCHES = ("both", "channel", "spatial")
+MAX_FUSED_CHANNELS = 2048  # a tile of the kernels holds all channels of some pixels in registers
 
 # our name -> name in the authors' published code
 RELEASED_NAMES = {
@@ -58,8 +61,9 @@ class PolarizedSelfAttention(nn.Module):
             channels would else see a single one.
         layout: "parallel" or "sequential".
         form: "paper" or "released".
-        impl: "reference" (conv by conv), "collapsed" (the same function without intermediate maps) or "auto" (now
-            collapsed).
+        impl: "reference" (conv by conv), "collapsed" (the same function without intermediate maps, plain torch),
+            "fused" (Triton kernels, for CUDA) or "auto": fused on CUDA where there are kernels and the network is not
+            being exported, else collapsed.
         init: "published": every weight N(0, 0.001) and every bias 0, LayerNorm 1 and 0; a block starts close to x
             (parallel) or x/4 (sequential). "torch": the defaults of ``nn.Conv2d``. "identity": the last weights before
             each sigmoid are 0, so that both gates are 0.5 exactly and a block with the right scale is the identity
@@ -70,9 +74,9 @@ class PolarizedSelfAttention(nn.Module):
             branch alone and 1 for both in parallel.
 
     Raises:
-        InputError: a name outside the choices, channels that the form does not allow, impl "fused" (not in this
-            version), or "identity" where it cannot be had: with another scale, or with the spatial gate of the released
-            parallel form, sigmoid(softmax), which is never 0.5.
+        InputError: a name outside the choices, channels that the form does not allow, impl "fused" without Triton, with
+            one branch alone or with the released sequential form, or "identity" where it cannot be had: with another
+            scale, or with the spatial gate of the released parallel form, sigmoid(softmax), which is never 0.5.
     """
 
     def __init__(
@@ -91,9 +95,10 @@ class PolarizedSelfAttention(nn.Module):
         _check_choice("init", init, INITS)
         _check_choice("branches", branches, BRANCHES)
         _check_choice("impl", impl, IMPLS)
-        if impl == "fused":
-            raise InputError("impl 'fused' is not available in this version: use impl='collapsed' (the same function)")
         _check_channels(channels, layout, form, branches)
+        self.no_kernels = _why_not_fused(channels, layout, form, branches)
+        if impl == "fused" and self.no_kernels:
+            raise InputError(f"impl 'fused': {self.no_kernels}: use impl='auto'")
         self.channels = channels
         self.layout = layout
         self.form = form
@@ -128,8 +133,15 @@ class PolarizedSelfAttention(nn.Module):
         """The attended map, same shape, dtype and memory layout as x [B, C, H, W].
 
         Raises:
-            InputError: x is not a floating [B, C, H, W] with this block's C and at least one pixel.
+            InputError: x is not a floating [B, C, H, W] with this block's C and at least one pixel, or impl "fused" is
+                given a map for which there is no kernel.
         """
+        channel, spatial = _weights(self.channel), _weights(self.spatial)
+        if channel and spatial and self._takes_kernels(x):
+            from polarpix.psa import fused
+
+            self._check_input(x)
+            return fused.attend(x, self.form, self.layout, channel, spatial, self.scale)
         g, s = self.gates(x)
         return APPLY[self.impl](x, g, s, self.layout, self.scale)
 
@@ -196,6 +208,12 @@ class PolarizedSelfAttention(nn.Module):
         if x.shape[2] < 1 or x.shape[3] < 1:
             raise InputError(f"input is {shape}: give a map of at least one pixel")
 
+    def _takes_kernels(self, x: Tensor) -> bool:
+        """Whether the fused kernels compute this map. Exported programs keep to plain operations, known everywhere."""
+        if self.impl != "auto":
+            return self.impl == "fused"
+        return x.is_cuda and not (self.no_kernels or torch.compiler.is_exporting() or torch.jit.is_tracing())  # type: ignore[attr-defined, no-untyped-call] # public, but not marked as exported
+
     def _has(self, parameter: str) -> bool:
         return self.branches in ("both", parameter.partition(".")[0])
 
@@ -226,6 +244,17 @@ class PolarizedSelfAttention(nn.Module):
 def _check_choice(key: str, value: str, choices: tuple[str, ...]) -> None:
     if value not in choices:
         raise InputError(f"{key} is {value!r}: choose one of {', '.join(choices)}")
+
+
+def _why_not_fused(channels: int, layout: str, form: str, branches: str) -> str:
+    """What keeps the fused kernels from a block; empty if nothing does."""
+    if (form, layout) == ("released", "sequential"):
+        return "form 'released', layout 'sequential' has no kernels, as its spatial gate does not collapse"
+    if branches != "both":
+        return f"branches {branches!r} has no kernels"
+    if channels > MAX_FUSED_CHANNELS:
+        return f"the kernels take at most {MAX_FUSED_CHANNELS} channels, not {channels}"
+    return "" if find_spec("triton") else "Triton is not installed (pip install triton, on Linux)"
 
 
 def _check_channels(channels: int, layout: str, form: str, branches: str) -> None:

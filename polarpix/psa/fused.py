@@ -23,12 +23,10 @@ from torch import Tensor
 from polarpix.errors import InputError
 from polarpix.psa import kernels, kernels_grad, kernels_weight
 
-__all__ = ["FORMS", "MAX_CHANNELS", "Plan", "attend", "interpreted", "plan", "why_not"]
+__all__ = ["Plan", "attend", "interpreted", "plan"]
 
-FORMS = (("paper", "parallel"), ("paper", "sequential"), ("released", "parallel"))
-MAX_CHANNELS = 4096  # a tile holds all channels; wider ones would not fit into registers
-# The weights of an operator call, in this order. The softmax does not feel b_q, its gradient is zero; but it has one, as
-# DDP waits for it.
+# The weights of an operator call, in this order. The softmax does not feel b_q, whose gradient is zero; but it has one,
+# as DDP waits for it.
 PARAMETERS = {
     "paper": ("W_q", "W_v", "W_z", "W_q2", "W_v2", "b_v", "b_z", "ln_weight", "ln_bias", "b_q2", "b_v2", "b_q"),
     "released": ("W_q", "W_v", "W_z", "W_q2", "W_v2"),
@@ -65,13 +63,16 @@ class Plan:
 @lru_cache(maxsize=4096)
 def plan(B: int, C: int, P: int, itemsize: int, last: bool, backward: bool) -> Plan:
     """Block sizes for a map of B samples, C channels and P pixels; the same on every device."""
-    BC = max(16, triton.next_power_of_2(C))
-    # Registers: a thread holds 32 numbers of a tile, or 16 of each of two in the backward.
-    elements = max(BC * 8, 4096 if backward else 8192)
-    BP = max(8, min(elements // BC, triton.next_power_of_2(P), 256))
-    warps = max(1, min(16, BC * BP // (512 if backward else 1024)))
-    inner = max(1, 16 // itemsize)
+    inner = 16 // itemsize
     VEC = next(n for n in (inner, 8, 4, 2, 1) if P % n == 0)
+    aligned = last or inner <= VEC
+    BC = max(16, triton.next_power_of_2(C))
+    # Registers: a thread holds 32 numbers of a tile, or 16 of each of two in the backward. Without aligned pieces every
+    # number has an address of its own: half as many. A whole pixel of 2048 channels does not leave room for eight.
+    elements = max(BC * (4 if last and backward else 8), 4096 if backward else 8192)
+    BP = max(4, min(elements // BC, triton.next_power_of_2(P), 256))
+    warps = BC * BP // (512 if backward else 1024) * (1 if aligned else 2)
+    warps = max(1, min(16, warps))
     small = C * P <= SMALL
     pieces = triton.cdiv(P, BP)
     tiles = pieces if small else max(1, pieces * B // PROGRAMS)
@@ -86,30 +87,16 @@ def interpreted() -> bool:
     return bool(triton.knobs.runtime.interpret)
 
 
-def why_not(x: Tensor, form: str, layout: str, both: bool) -> str:
-    """What keeps the fused kernels from a map; empty if nothing does."""
-    if (form, layout) not in FORMS:
-        return f"form {form!r}, layout {layout!r} has no fused kernels"
-    if not both:
-        return "a single branch has no fused kernels"
-    if x.device.type != "cuda" and not interpreted():
-        return f"the fused kernels need a CUDA device, the input is on {x.device}"
-    if x.shape[1] > MAX_CHANNELS:
-        return f"the fused kernels take at most {MAX_CHANNELS} channels, not {x.shape[1]}"
-    return ""
-
-
 def attend(
     x: Tensor, form: str, layout: str, channel: Mapping[str, Tensor], spatial: Mapping[str, Tensor], scale: float
 ) -> Tensor:
     """scale * (x*g + x*s) or scale * x*g*s, for x [B, C, H, W] and the weights of the reference's gate functions.
 
     Raises:
-        InputError: a form, device or size for which there is no kernel.
+        InputError: a map that is not on a CUDA device.
     """
-    reason = why_not(x, form, layout, True)
-    if reason:
-        raise InputError(f"impl 'fused': {reason}: use impl='auto'")
+    if not x.is_cuda and not torch.compiler.is_compiling() and not interpreted():
+        raise InputError(f"impl 'fused' needs a CUDA device, the input is on {x.device}: use impl='auto'")
     weights = {**channel, **{f"{name}2": value for name, value in spatial.items()}}
     out: Tensor
     out, _ = torch.ops.polarpix.psa(x, [weights[name] for name in PARAMETERS[form]], form, layout, scale)
@@ -237,8 +224,7 @@ def psa_backward(
         )  # fmt: skip
         kernels_grad.grad_input[grid](x, d, dx, W["W_q"], state, grads, dw, scale, PV, one.tiles, **tiles)
     out = named(dW, form, x)
-    grid = (triton.cdiv(C // 2, 32), triton.cdiv(C, 32), 4)
-    kernels_weight.grad_weight[grid](
+    kernels_weight.grad_weight[(triton.cdiv(C // 2, 32), triton.cdiv(C, 32), 4)](
         state, grads, dw, out["W_q"], *pick(out, GATE), B, B * parts,
         C=C, BB=16, TR=32, TC=32, PAPER=kind["PAPER"], ACC=ACC,
     )  # fmt: skip

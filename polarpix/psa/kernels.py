@@ -27,8 +27,8 @@ from polarpix.psa.tiles import (
     load_rows,
     load_tile,
     load_vector,
-    offsets,
     sigmoid,
+    store_tile,
     store_vector,
 )
 
@@ -75,14 +75,16 @@ def make_gates(
             v += tl.load(b_v + r, mask=r < H, other=0.0).to(ACC)
         tl.store(row + 5 * C + r, v, mask=r < H)
         z += tl.sum(load_columns(W_z, r, C, BC, ACC) * v[None, :], 1)
+    rstd = tl.full((), 1.0, ACC)
     if PAPER:
         inside = tl.arange(0, BC) < C
         z += load_vector(b_z, C, BC, ACC)
         z = tl.where(inside, z - tl.sum(z, 0) / C, 0.0)
         rstd = 1.0 / tl.sqrt(tl.sum(z * z, 0) / C + 1e-5)
         z *= rstd
-        tl.store(row + 6 * C + RSTD, rstd)
-        store_vector(row + 2 * C, z, C, BC)
+    store_vector(row + 2 * C, z, C, BC)
+    tl.store(row + 6 * C + RSTD, rstd)
+    if PAPER:
         z = z * load_vector(ln_w, C, BC, ACC) + load_vector(ln_b, C, BC, ACC)
     g = sigmoid(z)
     store_vector(row + 3 * C, g, C, BC)
@@ -154,7 +156,6 @@ def scale_pixels(
     PAPER: tl.constexpr, SEQ: tl.constexpr, ACC: tl.constexpr,
 ):  # fmt: skip
     """out = factor * x*(g + s) or factor * x*g*s on the pixels first .. last; u already carries g where SEQ."""
-    c = tl.arange(0, BC)
     for p0 in range(first, last, BP):
         p = p0 + tl.arange(0, BP)
         tile = load_tile(x, p, P, C, BC, LAST, WIDE, ACC)
@@ -166,8 +167,7 @@ def scale_pixels(
             tile *= g[:, None] * s[None, :]
         else:
             tile *= (g * factor)[:, None] + s[None, :]
-        mask = (c < C)[:, None] & (p < P)[None, :]
-        tl.store(out + offsets(c, p, P, C, LAST, WIDE), tile.to(out.dtype.element_ty), mask=mask)
+        store_tile(out, tile, p, P, C, BC, LAST, WIDE)
 
 
 @triton.jit
@@ -218,9 +218,7 @@ def gate(
         pooled += tl.sum(weight[:, None] * tl.load(rows[:, None] + 4 + c[None, :], mask=mask, other=0.0), 0)
         summed += tl.sum(tl.load(rows[:, None] + 4 + C + c[None, :], mask=mask, other=0.0), 0)
     pooled, summed = keep_pooled(row, top, total, pooled, summed, P, C, BC)
-    make_gates(
-        pooled, summed, row, W_v, b_v, W_z, b_z, ln_w, ln_b, W_q2, b_q2, W_v2, b_v2, C, BC, BR, PAPER, SEQ, ACC
-    )
+    make_gates(pooled, summed, row, W_v, b_v, W_z, b_z, ln_w, ln_b, W_q2, b_q2, W_v2, b_v2, C, BC, BR, PAPER, SEQ, ACC)
 
 
 @triton.jit
@@ -230,6 +228,7 @@ def keep_pooled(row, top, total, pooled, summed, P, C: tl.constexpr, BC: tl.cons
     summed /= P
     tl.store(row + 6 * C + A_MAX, top)
     tl.store(row + 6 * C + A_SUM, total)
+    tl.store(row + 6 * C + 6 + tl.arange(0, 2), tl.zeros((2,), pooled.dtype))  # spare: an output has no random part
     store_vector(row, pooled, C, BC)
     store_vector(row + C, summed, C, BC)
     return pooled, summed

@@ -27,8 +27,8 @@ from polarpix.psa.tiles import (
     load_rows,
     load_tile,
     load_vector,
-    offsets,
     sigmoid,
+    store_tile,
     store_vector,
 )
 
@@ -46,9 +46,8 @@ def spatial_terms(
         e = tl.where(p < P, tl.exp(e - top) / total, 0.0)
     s = sigmoid(e)
     if SEQ:
-        ds = tl.sum(d * tile * g[:, None], 0)
-    else:
-        ds = tl.sum(d * tile, 0)
+        d *= g[:, None]
+    ds = tl.sum(d * tile, 0)
     return s, e, ds * s * (1.0 - s)
 
 
@@ -176,7 +175,6 @@ def input_pixels(
     PAPER: tl.constexpr, SEQ: tl.constexpr, ACC: tl.constexpr,
 ):  # fmt: skip
     """Writes dx on the pixels first .. last and gives their part of dW_q [BC]."""
-    c = tl.arange(0, BC)
     w = load_vector(W_q, C, BC, ACC)
     g = load_vector(row + 3 * C, C, BC, ACC)
     u = load_vector(row + 4 * C, C, BC, ACC)
@@ -199,6 +197,8 @@ def input_pixels(
         s, sigma, de = spatial_terms(tile, dout, p, P, g, u, beta, top, total, PAPER, SEQ)
         if not PAPER:
             de = sigma * (de - shift)
+        if BC >= 2048:
+            dm = load_vector(grads + C, C, BC, ACC)  # anew for each tile: there is no register left to keep it
         a = tl.exp(tl.sum(tile * w[:, None], 0) - a_top) / a_total
         a = tl.where(p < P, a, 0.0)
         dr = a * (tl.sum(tile * dc[:, None], 0) - dc_c)
@@ -208,8 +208,7 @@ def input_pixels(
         else:
             dout *= g[:, None] + s[None, :]
         dout += u[:, None] * de[None, :] + dc[:, None] * a[None, :] + w[:, None] * dr[None, :] + dm[:, None]
-        mask = (c < C)[:, None] & (p < P)[None, :]
-        tl.store(dx + offsets(c, p, P, C, LAST, WIDE), dout.to(dx.dtype.element_ty), mask=mask)
+        store_tile(dx, dout, p, P, C, BC, LAST, WIDE)
     return dw
 
 

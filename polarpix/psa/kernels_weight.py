@@ -1,4 +1,4 @@
-"""The last Triton kernel of the fused backward: the parameters' gradients, from the vectors that the others left behind."""
+"""The last Triton kernel of the fused backward: gradients of the parameters, from vectors that the others left."""
 
 # Triton's language has no types that mypy could check.
 # mypy: disable-error-code="no-untyped-def, no-untyped-call, misc, operator, index, no-any-return, untyped-decorator"
@@ -16,8 +16,8 @@ def grad_weight(
     state, grads, dw, dW_q, dW_v, db_v, dW_z, db_z, dln_w, dln_b, dW_q2, db_q2, dW_v2, db_v2, B, parts,
     C: tl.constexpr, BB: tl.constexpr, TR: tl.constexpr, TC: tl.constexpr, PAPER: tl.constexpr, ACC: tl.constexpr,
 ):  # fmt: skip
-    """Parameter gradients: over the batch, the sum of left [h] times right [C]. On axis 2, program 0 makes dW_v, 1 dW_q',
-    2 dW_v', 3 dW_z; their first tiles also add up biases, LayerNorm and dW_q.
+    """Over the batch, the sum of left [h] times right [C]. On axis 2, program 0 makes dW_v, 1 dW_q', 2 dW_v', 3 dW_z;
+    their first tiles also add up biases, LayerNorm and dW_q.
     """
     H: tl.constexpr = C // 2
     LS: tl.constexpr = 6 * C + 8
@@ -37,17 +37,17 @@ def grad_weight(
     for b0 in range(0, B, BB):
         b = b0 + tl.arange(0, BB).to(tl.int64)
         mask = (b < B)[:, None] & (r < H)[None, :]
-        l = tl.load(left + b[:, None] * left_row + r[None, :], mask=mask, other=0.0)  # [BB, TR]
+        one = tl.load(left + b[:, None] * left_row + r[None, :], mask=mask, other=0.0)  # [BB, TR]
         mask = (b < B)[:, None] & (c < C)[None, :]
         product += tl.dot(
-            tl.trans(l),
+            tl.trans(one),
             tl.load(right + b[:, None] * right_row + c[None, :], mask=mask, other=0.0),  # [BB, TC]
             input_precision="ieee",
             out_dtype=ACC,
         )
         if which == 2:
-            l *= tl.load(grads + b * LG + 7 * C + H, mask=b < B, other=0.0)[:, None]  # dbeta
-        bias += tl.sum(l, 0)
+            one *= tl.load(grads + b * LG + 7 * C + H, mask=b < B, other=0.0)[:, None]  # dbeta
+        bias += tl.sum(one, 0)
     mask = (r < H)[:, None] & (c < C)[None, :]
     at = r[:, None] * C + c[None, :]
     r_in = r < (H if tl.program_id(1) == 0 else 0)

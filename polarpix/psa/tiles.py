@@ -42,6 +42,7 @@ __all__ = [
     "load_vector",
     "offsets",
     "sigmoid",
+    "store_tile",
     "store_vector",
 ]
 
@@ -61,6 +62,16 @@ def load_tile(x, p, P, C: tl.constexpr, BC: tl.constexpr, LAST: tl.constexpr, WI
     c = tl.arange(0, BC)
     mask = (c < C)[:, None] & (p < P)[None, :]
     return tl.load(x + offsets(c, p, P, C, LAST, WIDE), mask=mask, other=0.0).to(ACC)
+
+
+@triton.jit
+def store_tile(
+    x, tile, p, P, C: tl.constexpr, BC: tl.constexpr, LAST: tl.constexpr, WIDE: tl.constexpr
+):  # fmt: skip
+    """x[:, p] = tile, in the dtype of x."""
+    c = tl.arange(0, BC)
+    mask = (c < C)[:, None] & (p < P)[None, :]
+    tl.store(x + offsets(c, p, P, C, LAST, WIDE), tile.to(x.dtype.element_ty), mask=mask)
 
 
 @triton.jit

@@ -1,0 +1,327 @@
+"""The fused forms: as exact as eager torch, however torch calls them. Without a GPU, in the interpreter."""
+
+import copy
+import dataclasses
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+from torch.utils.checkpoint import checkpoint
+
+from polarpix.errors import InputError
+from polarpix.psa import PolarizedSelfAttention, fused
+
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+FUSED = [("paper", "parallel"), ("paper", "sequential"), ("released", "parallel")]
+FORMATS = {"contiguous": torch.contiguous_format, "channels_last": torch.channels_last}
+# (map, reason): each in one launch and, where it says so, also cut into splits
+SHAPES = {
+    "odd": (2, 48, 17, 13),  # C is no power of two, P is odd
+    "pixel": (2, 16, 1, 1),
+    "aligned": (1, 20, 8, 8),
+    "two": (1, 2, 5, 3),  # h = 1
+    "one row": (1, 6, 1, 65),
+}
+GRID = {
+    **SHAPES,
+    "65": (2, 64, 65, 65),
+    "batch": (32, 64, 64, 48),
+    "512": (2, 512, 33, 33),
+    "2048": (2, 2048, 16, 12),
+    "720": (1, 720, 32, 64),
+}
+
+
+@pytest.fixture(autouse=True)
+def _seed():
+    torch.manual_seed(0)
+
+
+@pytest.fixture
+def cut(monkeypatch):
+    """Cuts every sample into splits, as large maps are."""
+
+    def plan(*args):
+        one = real(*args)
+        pieces = -(-one.P // one.BP)
+        tiles = max(1, pieces // 3)
+        splits = -(-pieces // tiles)
+        return dataclasses.replace(one, small=False, tiles=tiles, splits=splits, BS=2)
+
+    real = fused.plan
+    monkeypatch.setattr(fused, "plan", plan)
+
+
+@pytest.fixture
+def _poison(monkeypatch):
+    """Fresh memory holds NaN, so that what a kernel does not write shows."""
+
+    def fill(make):
+        return lambda *args, **kwargs: make(*args, **kwargs).fill_(float("nan"))
+
+    monkeypatch.setattr(torch, "empty_like", fill(torch.empty_like))
+    monkeypatch.setattr(torch.Tensor, "new_empty", fill(torch.Tensor.new_empty))
+
+
+def build(channels, form, layout, impl="fused", dtype=torch.float32, scale=1.0):
+    """A block whose every weight matters: gates spread over 0 .. 1, LayerNorm weights around 1."""
+    block = PolarizedSelfAttention(channels, layout, form, impl, init="torch", scale=scale)
+    with torch.no_grad():
+        for name, parameter in block.named_parameters():
+            parameter.add_(torch.randn_like(parameter) * (0.3 if "norm" in name else channels**-0.5))
+    return block.to(DEVICE, dtype)
+
+
+def sweep(block, x, d):
+    """Output, gradient of x and of each parameter."""
+    x = x.detach().requires_grad_()
+    out = block(x)
+    return [out, *torch.autograd.grad(out, [x, *block.parameters()], d)]
+
+
+def other(block, impl, dtype):
+    """The same weights in another form and dtype."""
+    twin = copy.deepcopy(block).to(dtype)
+    twin.impl = impl
+    return twin
+
+
+def check(form, layout, shape, dtype, memory, scale=1.0):
+    """The kernels err at most twice as much as eager torch does, where exact is the reference in float64."""
+    block = build(shape[1], form, layout, dtype=dtype, scale=scale)
+    x = torch.randn(shape, device=DEVICE, dtype=dtype).contiguous(memory_format=FORMATS[memory])
+    d = torch.randn(shape, device=DEVICE, dtype=dtype).contiguous(memory_format=FORMATS[memory])
+    exact = sweep(other(block, "reference", torch.float64), x.double(), d.double())
+    eager = sweep(other(block, "reference", dtype), x, d)
+    found = sweep(block, x, d)
+    assert found[0].stride() == x.stride()
+    assert found[1].stride() == x.stride()
+    dust = (1e-13 if dtype == torch.float64 else 1e-6) * max(float(one.abs().max()) for one in exact)
+    names = ["out", "x", *(name for name, _ in block.named_parameters())]
+    for name, truth, plain, ours in zip(names, exact, eager, found, strict=True):
+        assert ours.dtype == plain.dtype
+        # Sums that cancel leave dust of float32 (in float64: the truth is no more exact), whatever eager torch leaves.
+        rounding = torch.finfo(dtype).eps / 2 * float(truth.abs().max())
+        allowed = 2 * (plain.double() - truth).abs().max() + rounding + dust
+        error = (ours.double() - truth).abs().max()
+        assert error <= allowed, f"{name}: {error:.2e}, allowed {allowed:.2e}"
+
+
+CASES = [
+    ("paper", "parallel", "odd", torch.float64, "contiguous"),
+    ("paper", "sequential", "odd", torch.float64, "channels_last"),
+    ("released", "parallel", "odd", torch.float64, "contiguous"),
+    ("paper", "parallel", "pixel", torch.float32, "contiguous"),
+    ("paper", "parallel", "aligned", torch.bfloat16, "channels_last"),
+    ("paper", "sequential", "two", torch.float32, "contiguous"),
+    ("paper", "sequential", "one row", torch.float16, "contiguous"),
+    ("released", "parallel", "pixel", torch.float16, "channels_last"),
+    ("released", "parallel", "two", torch.bfloat16, "contiguous"),
+]
+
+
+@pytest.mark.usefixtures("_poison")
+@pytest.mark.parametrize(("form", "layout", "shape", "dtype", "memory"), CASES)
+def test_small_maps_in_one_launch(form, layout, shape, dtype, memory):
+    check(form, layout, SHAPES[shape], dtype, memory, scale=1.5)
+
+
+@pytest.mark.usefixtures("_poison", "cut")
+@pytest.mark.parametrize(("form", "layout", "shape", "dtype", "memory"), CASES)
+def test_maps_cut_into_splits(form, layout, shape, dtype, memory):
+    check(form, layout, SHAPES[shape], dtype, memory, scale=0.5)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("memory", FORMATS)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("shape", GRID)
+@pytest.mark.parametrize(("form", "layout"), FUSED)
+def test_whole_grid(form, layout, shape, dtype, memory):
+    check(form, layout, GRID[shape], dtype, memory)
+
+
+@pytest.mark.parametrize(("form", "layout"), FUSED)
+def test_two_runs_are_bit_equal(form, layout, cut):
+    block = build(6, form, layout)
+    x, d = torch.randn(2, 2, 6, 9, 7, device=DEVICE).unbind()
+    for one, two in zip(sweep(block, x, d), sweep(block, x, d), strict=True):
+        assert torch.equal(one, two)
+
+
+def test_logits_of_ten_thousand_do_not_overflow():
+    block = build(4, "paper", "parallel", dtype=torch.float16)
+    with torch.no_grad():
+        block.channel["q"].weight.fill_(100.0)
+        block.spatial["v"].weight.fill_(100.0)
+    x = torch.full((1, 4, 3, 3), 25.0, device=DEVICE, dtype=torch.float16)
+    assert all(torch.isfinite(value).all() for value in sweep(block, x, torch.ones_like(x)))
+
+
+def test_maps_that_lie_otherwise():
+    """A slice of a larger map, and a gradient that was expanded from one number."""
+    block = build(4, "paper", "sequential")
+    truth = other(block, "collapsed", torch.float32)
+    x = torch.randn(2, 6, 5, 8, device=DEVICE)[:, 1:5, :, ::2]
+    d = torch.ones((), device=DEVICE).expand(2, 4, 5, 4)
+    for ours, theirs in zip(sweep(block, x, d), sweep(truth, x, d), strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5)
+
+
+def test_an_empty_batch():
+    block = build(4, "paper", "parallel")
+    out, dx, *rest = sweep(block, torch.zeros(0, 4, 3, 3, device=DEVICE), torch.zeros(0, 4, 3, 3, device=DEVICE))
+    assert out.shape == dx.shape == (0, 4, 3, 3)
+    assert not any(value.any() for value in rest)
+
+
+def operands(form):
+    names = fused.PARAMETERS[form]
+    block = build(4, form, "parallel")
+    from polarpix.psa.block import _weights
+
+    spatial = {f"{name}2": value for name, value in _weights(block.spatial).items()}
+    weights = _weights(block.channel) | spatial
+    return torch.randn(2, 4, 3, 3, device=DEVICE, requires_grad=True), [weights[name] for name in names]
+
+
+@pytest.mark.parametrize("form", ["paper", "released"])
+def test_torch_accepts_the_operator(form):
+    torch.library.opcheck(torch.ops.polarpix.psa.default, (*operands(form), form, "parallel", 1.0))
+
+
+def test_compile_and_export():
+    block = build(4, "paper", "parallel")
+    x = torch.randn(2, 4, 3, 5, device=DEVICE)
+    d = torch.randn_like(x)
+    torch.compiler.reset()
+    compiled = sweep_of(torch.compile(block, fullgraph=True, backend="aot_eager"), block, x, d)
+    for one, two in zip(sweep(block, x, d), compiled, strict=True):
+        assert torch.equal(one, two)
+    free = torch.export.Dim.DYNAMIC
+    program = torch.export.export(block, (x,), dynamic_shapes={"x": {0: free, 2: free, 3: free}})
+    y = torch.randn(3, 4, 6, 2, device=DEVICE)
+    assert torch.equal(program.module()(y), block(y))
+
+
+def sweep_of(function, block, x, d):
+    x = x.detach().requires_grad_()
+    out = function(x)
+    return [out, *torch.autograd.grad(out, [x, *block.parameters()], d)]
+
+
+def test_autocast_takes_the_map_as_it_is():
+    block = build(4, "paper", "parallel")
+    x = torch.randn(1, 4, 3, 3, device=DEVICE).bfloat16()
+    with torch.autocast(DEVICE, dtype=torch.bfloat16):
+        out, dx, *rest = sweep(block, x, torch.ones_like(x))
+    assert out.dtype == dx.dtype == torch.bfloat16
+    assert {value.dtype for value in rest} == {torch.float32}
+
+
+def test_checkpointing():
+    block = build(4, "paper", "parallel")
+    x, d = torch.randn(2, 1, 4, 3, 3, device=DEVICE).unbind()
+    again = sweep_of(lambda y: checkpoint(block, y, use_reentrant=False), block, x, d)
+    for one, two in zip(sweep(block, x, d), again, strict=True):
+        assert torch.equal(one, two)
+
+
+def test_frozen_parts():
+    block = build(4, "paper", "parallel")
+    truth = other(block, "collapsed", torch.float32)
+    x = torch.randn(1, 4, 3, 3, device=DEVICE)
+    for one in (block, truth):
+        one.requires_grad_(False)
+        one.spatial["q"].weight.requires_grad_()
+        one(x).sum().backward()
+    torch.testing.assert_close(block.spatial["q"].weight.grad, truth.spatial["q"].weight.grad, rtol=1e-4, atol=1e-5)
+    assert block.channel["q"].weight.grad is None
+
+
+def test_second_derivative_says_what_to_do():
+    block = build(4, "paper", "parallel")
+    x = torch.randn(1, 4, 3, 3, device=DEVICE, requires_grad=True)
+    (slope,) = torch.autograd.grad(block(x).square().sum(), x, create_graph=True)
+    with pytest.raises(RuntimeError, match="no second derivative: use impl='collapsed'"):
+        slope.sum().backward()
+
+
+def test_no_kernel_no_fused():
+    with pytest.raises(InputError, match=r"'released', layout 'sequential' has no kernels.*use impl='auto'"):
+        PolarizedSelfAttention(16, "sequential", "released", "fused")
+    with pytest.raises(InputError, match="branches 'channel' has no kernels"):
+        PolarizedSelfAttention(16, impl="fused", branches="channel")
+    with pytest.raises(InputError, match="at most 2048 channels, not 4096"):
+        PolarizedSelfAttention(4096, impl="fused")
+
+
+def test_a_map_on_the_cpu_without_interpreter(monkeypatch):
+    block = PolarizedSelfAttention(4, impl="fused")
+    monkeypatch.setattr(fused, "interpreted", lambda: False)
+    with pytest.raises(InputError, match="needs a CUDA device, the input is on cpu: use impl='auto'"):
+        block(torch.zeros(1, 4, 3, 3))
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    B=st.integers(1, 256),
+    half=st.integers(1, 1024),
+    P=st.integers(1, 200_000),
+    itemsize=st.sampled_from([2, 4, 8]),
+    last=st.booleans(),
+    backward=st.booleans(),
+)
+def test_plans_cover_every_pixel_once(B, half, P, itemsize, last, backward):
+    one = fused.plan(B, 2 * half, P, itemsize, last, backward)
+    per_split = one.tiles * one.BP
+    assert (one.splits - 1) * per_split < P <= one.splits * per_split
+    assert one.BC >= one.C
+    assert P % one.VEC == 0
+    for size in (one.BC, one.BP, one.BR, one.BS, one.warps):
+        assert size & (size - 1) == 0
+        assert size > 0
+    assert one.BC * one.BP <= 16384
+    assert one.warps <= 16
+
+
+class Small(nn.Module):
+    """A network that learns in thirty steps."""
+
+    def __init__(self, layout, outputs):
+        super().__init__()
+        self.stem = nn.Conv2d(3, 8, 3, padding=1)
+        self.psa = PolarizedSelfAttention(8, layout, init="torch")
+        self.head = nn.Conv2d(8, outputs, 1)
+
+    def forward(self, x):
+        return self.head(self.psa(torch.relu(self.stem(x))))
+
+
+@pytest.mark.parametrize("task", ["keypoints", "masks"])
+def test_three_forms_learn_alike(task):
+    """Thirty steps: the loss curves of reference, collapsed and fused coincide."""
+    image = torch.randn(2, 3, 8, 6, device=DEVICE)
+    heat = torch.rand(2, 4, 8, 6, device=DEVICE)
+    loss = {
+        "keypoints": lambda out: nn.functional.mse_loss(out, heat),
+        "masks": lambda out: nn.functional.cross_entropy(out, heat.argmax(1)),
+    }[task]
+    start = Small("parallel" if task == "keypoints" else "sequential", 4).to(DEVICE)
+    curves = {}
+    for impl in ("reference", "collapsed", "fused"):
+        network = copy.deepcopy(start)
+        network.psa.impl = impl
+        optimizer = torch.optim.AdamW(network.parameters(), 0.01)
+        curves[impl] = []
+        for _ in range(30):
+            value = loss(network(image))
+            optimizer.zero_grad()
+            value.backward()
+            optimizer.step()
+            curves[impl].append(value.item())
+    assert curves["reference"][-1] < 0.9 * curves["reference"][0]
+    for impl in ("collapsed", "fused"):
+        assert curves[impl] == pytest.approx(curves["reference"], rel=1e-3)
