@@ -297,7 +297,7 @@ def _weights(parts: nn.ModuleDict | None) -> dict[str, Tensor] | None:
         return None
     weights: dict[str, Tensor] = {}
     for name, part in parts.items():
-        for kind, value in part.named_parameters():
-            key = f"ln_{kind}" if name == "norm" else f"{'W' if kind == 'weight' else 'b'}_{name}"
-            weights[key] = value
+        for kind, value in part._parameters.items():  # at each call: named_parameters would take longer than a launch
+            if value is not None:
+                weights[f"ln_{kind}" if name == "norm" else f"{'W' if kind == 'weight' else 'b'}_{name}"] = value
     return weights

@@ -13,7 +13,7 @@ __all__ = ["grad_weight"]
 
 @triton.jit
 def grad_weight(
-    state, grads, dw, dW_q, dW_v, db_v, dW_z, db_z, dln_w, dln_b, dW_q2, db_q2, dW_v2, db_v2, B, parts,
+    state, grads, dw, dW_q, db_q, dW_v, db_v, dW_z, db_z, dln_w, dln_b, dW_q2, db_q2, dW_v2, db_v2, B, parts,
     C: tl.constexpr, BB: tl.constexpr, TR: tl.constexpr, TC: tl.constexpr, PAPER: tl.constexpr, ACC: tl.constexpr,
 ):  # fmt: skip
     """Over the batch, the sum of left [h] times right [C]. On axis 2, program 0 makes dW_v, 1 dW_q', 2 dW_v', 3 dW_z;
@@ -58,6 +58,7 @@ def grad_weight(
         tl.store(dW_q + c, total.to(dW_q.dtype.element_ty), mask=c_in)
         if PAPER:
             tl.store(db_v + r, bias.to(db_v.dtype.element_ty), mask=r_in)
+            tl.store(db_q + r, tl.zeros((TR,), db_q.dtype.element_ty), mask=(r < 1) & r_in)
     elif which == 1:
         tl.store(dW_q2 + at, product.to(dW_q2.dtype.element_ty), mask=mask)
         if PAPER:

@@ -256,7 +256,7 @@ def test_scale_multiplies_the_output_only():
         ({"impl": "fast"}, "impl is 'fast': choose one of auto, reference, collapsed, fused"),
         ({"init": "zero"}, "init is 'zero': choose one of published, identity, torch"),
         ({"branches": "none"}, "branches is 'none': choose one of both, channel, spatial"),
-        ({"impl": "fused"}, "use impl='collapsed'"),
+        ({"impl": "fused", "branches": "channel"}, "use impl='auto'"),
         ({"channels": 1}, "channels is 1: must be even and at least 2"),
         ({"channels": 0}, "channels is 0: must be even and at least 2"),
         ({"channels": 7}, "channels is 7: must be even"),

@@ -11,7 +11,7 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 from polarpix.errors import InputError
-from polarpix.psa import PolarizedSelfAttention, fused
+from polarpix.psa import PolarizedSelfAttention, launch
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 FUSED = [("paper", "parallel"), ("paper", "sequential"), ("released", "parallel")]
@@ -50,8 +50,8 @@ def cut(monkeypatch):
         splits = -(-pieces // tiles)
         return dataclasses.replace(one, small=False, tiles=tiles, splits=splits, BS=2)
 
-    real = fused.plan
-    monkeypatch.setattr(fused, "plan", plan)
+    real = launch.plan
+    monkeypatch.setattr(launch, "plan", plan)
 
 
 @pytest.fixture
@@ -98,12 +98,12 @@ def check(form, layout, shape, dtype, memory, scale=1.0):
     found = sweep(block, x, d)
     assert found[0].stride() == x.stride()
     assert found[1].stride() == x.stride()
-    dust = (1e-13 if dtype == torch.float64 else 1e-6) * max(float(one.abs().max()) for one in exact)
+    dust = (1e-13 if dtype == torch.float64 else 1e-6) * max(float(one.detach().abs().max()) for one in exact)
     names = ["out", "x", *(name for name, _ in block.named_parameters())]
     for name, truth, plain, ours in zip(names, exact, eager, found, strict=True):
         assert ours.dtype == plain.dtype
         # Sums that cancel leave dust of float32 (in float64: the truth is no more exact), whatever eager torch leaves.
-        rounding = torch.finfo(dtype).eps / 2 * float(truth.abs().max())
+        rounding = torch.finfo(dtype).eps / 2 * float(truth.detach().abs().max())
         allowed = 2 * (plain.double() - truth).abs().max() + rounding + dust
         error = (ours.double() - truth).abs().max()
         assert error <= allowed, f"{name}: {error:.2e}, allowed {allowed:.2e}"
@@ -178,7 +178,7 @@ def test_an_empty_batch():
 
 
 def operands(form):
-    names = fused.PARAMETERS[form]
+    names = launch.PARAMETERS[form]
     block = build(4, form, "parallel")
     from polarpix.psa.block import _weights
 
@@ -260,7 +260,7 @@ def test_no_kernel_no_fused():
 
 def test_a_map_on_the_cpu_without_interpreter(monkeypatch):
     block = PolarizedSelfAttention(4, impl="fused")
-    monkeypatch.setattr(fused, "interpreted", lambda: False)
+    monkeypatch.setattr(launch, "interpreted", lambda: False)
     with pytest.raises(InputError, match="needs a CUDA device, the input is on cpu: use impl='auto'"):
         block(torch.zeros(1, 4, 3, 3))
 
@@ -275,7 +275,7 @@ def test_a_map_on_the_cpu_without_interpreter(monkeypatch):
     backward=st.booleans(),
 )
 def test_plans_cover_every_pixel_once(B, half, P, itemsize, last, backward):
-    one = fused.plan(B, 2 * half, P, itemsize, last, backward)
+    one = launch.plan(B, 2 * half, P, itemsize, last, backward)
     per_split = one.tiles * one.BP
     assert (one.splits - 1) * per_split < P <= one.splits * per_split
     assert one.BC >= one.C

@@ -1,0 +1,223 @@
+"""From tensors to launches: block sizes, work space, and the chains of kernels. The kernels are in the neighbours.
+
+Both layouts of the paper form and the released parallel form; the released sequential form does not collapse to vectors
+and single branches have no need, both stay with :mod:`polarpix.psa.collapsed`.
+
+On a machine without a GPU the kernels run in Triton's interpreter (``TRITON_INTERPRET=1``, set before Triton is
+imported): slow, for tests.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from polarpix.psa import kernels, kernels_grad, kernels_weight
+
+__all__ = ["GATE_WARPS", "PARAMETERS", "Plan", "backward", "dense", "forward", "interpreted", "plan", "wide"]
+
+# The weights of an operator call, in this order. The softmax does not feel b_q, whose gradient is zero; but it has one,
+# as DDP waits for it.
+PARAMETERS = {
+    "paper": ("W_q", "W_v", "W_z", "W_q2", "W_v2", "b_v", "b_z", "ln_weight", "ln_bias", "b_q2", "b_v2", "b_q"),
+    "released": ("W_q", "W_v", "W_z", "W_q2", "W_v2"),
+}
+ACCUMULATE = {torch.float64: tl.float64}  # anything else in float32
+SMALL = 1 << 16  # elements of a sample that one program takes alone
+GATE_WARPS = 8
+PROGRAMS = 528  # wanted for a pass over the map: four for each of 132 multiprocessors
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Block sizes of a launch: tiles of BC channels by BP pixels, BR rows of a weight, BS splits at a time.
+
+    ``tiles`` tiles make a split, ``splits`` splits a sample; VEC pixels are known to lie in one aligned piece. Small
+    samples take one program each and one launch.
+    """
+
+    C: int
+    P: int
+    BC: int
+    BP: int
+    BR: int
+    BS: int
+    VEC: int
+    tiles: int
+    splits: int
+    warps: int
+    small: bool
+    LAST: bool
+    WIDE: bool
+
+
+@lru_cache(maxsize=4096)
+def plan(B: int, C: int, P: int, itemsize: int, last: bool, backward: bool) -> Plan:
+    """Block sizes for a map of B samples, C channels and P pixels; the same on every device."""
+    inner = 16 // itemsize
+    VEC = next(n for n in (inner, 8, 4, 2, 1) if P % n == 0)
+    aligned = last or inner <= VEC
+    BC = max(16, triton.next_power_of_2(C))
+    # Registers: a thread holds 32 numbers of a tile, or 16 of each of two in the backward. Without aligned pieces every
+    # number has an address of its own: half as many. A whole pixel of 2048 channels does not leave room for eight.
+    elements = max(BC * (4 if last and backward else 8), 4096 if backward else 8192)
+    BP = max(4, min(elements // BC, triton.next_power_of_2(P), 256))
+    warps = BC * BP // (512 if backward else 1024) * (1 if aligned else 2)
+    warps = max(1, min(16, warps))
+    small = C * P <= SMALL
+    pieces = triton.cdiv(P, BP)
+    tiles = pieces if small else max(1, pieces * B // PROGRAMS)
+    splits = triton.cdiv(pieces, tiles)
+    BR = max(1, min(triton.next_power_of_2(max(1, C // 2)), max(8192, BC * 8) // BC))
+    BS = max(1, min(triton.next_power_of_2(splits), max(8192, BC) // BC))
+    return Plan(C, P, BC, BP, BR, BS, VEC, tiles, splits, warps, small, last, C * P >= 2**31)
+
+
+def interpreted() -> bool:
+    """Whether Triton runs in its interpreter."""
+    return bool(triton.knobs.runtime.interpret)
+
+
+def device_of(x: Tensor) -> AbstractContextManager[Any]:
+    """Triton launches on the current device, which need not be that of x."""
+    if not x.is_cuda or x.device.index == torch.cuda.current_device():
+        return nullcontext()
+    return torch.cuda.device(x.device)
+
+
+def dense(x: Tensor) -> tuple[Tensor, bool]:
+    """x as it lies if it is contiguous or channels_last, else a contiguous copy; and whether it is channels_last."""
+    if x.is_contiguous():
+        return x, False
+    if x.is_contiguous(memory_format=torch.channels_last):
+        return x, True
+    return x.contiguous(), False
+
+
+def like(d: Tensor, last: bool) -> Tensor:
+    """d in the memory layout of x."""
+    return d.contiguous(memory_format=torch.channels_last if last else torch.contiguous_format)
+
+
+def wide(x: Tensor) -> torch.dtype:
+    """The dtype of the small vectors."""
+    return torch.promote_types(x.dtype, torch.float32)
+
+
+def named(weights: Sequence[Tensor], form: str, stand_in: Tensor) -> dict[str, Tensor]:
+    """The weights by name, contiguous; a stand-in, never read, for what a form does not have."""
+    found = dict.fromkeys(PARAMETERS["paper"], stand_in)
+    return found | {name: W.contiguous() for name, W in zip(PARAMETERS[form], weights, strict=True)}
+
+
+def blocks(one: Plan, *names: str, **more: Any) -> dict[str, Any]:
+    """Constants of a launch by name."""
+    return {name: getattr(one, name) for name in names} | more
+
+
+PASS = ("C", "BC", "BP", "VEC", "LAST", "WIDE")
+BETWEEN = ("C", "BC", "BR", "BS")
+WHOLE = ("C", "BC", "BP", "BR", "VEC", "LAST", "WIDE")
+
+
+GATE = ("W_v", "b_v", "W_z", "b_z", "ln_weight", "ln_bias", "W_q2", "b_q2", "W_v2", "b_v2")
+GRAD_GATE = ("W_v", "W_z", "ln_weight", "W_q2", "W_v2", "b_v2")
+
+
+def pick(weights: Mapping[str, Tensor], names: Sequence[str]) -> list[Tensor]:
+    """Weights in the order in which a kernel takes them."""
+    return [weights[name] for name in names]
+
+
+def forward(x: Tensor, weights: Sequence[Tensor], form: str, layout: str, scale: float) -> tuple[Tensor, Tensor]:
+    """The attended map, and a row of 6C + 8 numbers a sample for the backward."""
+    with device_of(x):
+        return _forward(x, weights, form, layout, scale)
+
+
+def backward(
+    d: Tensor, x: Tensor, state: Tensor, weights: Sequence[Tensor], form: str, layout: str, scale: float
+) -> list[Tensor]:
+    """Gradients of x and of the weights, in their order."""
+    with device_of(x):
+        return _backward(d, x, state, weights, form, layout, scale)
+
+
+def _forward(x: Tensor, weights: Sequence[Tensor], form: str, layout: str, scale: float) -> tuple[Tensor, Tensor]:
+    x, last = dense(x)
+    B, C, P = x.shape[0], x.shape[1], x.shape[2] * x.shape[3]
+    out = torch.empty_like(x)
+    state = x.new_empty((B, 6 * C + 8), dtype=wide(x))
+    if x.numel() == 0:
+        return out, state
+    W = named(weights, form, x)
+    one = plan(B, C, P, x.element_size(), last, False)
+    ACC = ACCUMULATE.get(x.dtype, tl.float32)
+    kind = {"PAPER": form == "paper", "SEQ": layout == "sequential", "ACC": ACC}
+    PV = P // one.VEC
+    if one.small:
+        kernels.forward_small[(B,)](
+            x, out, W["W_q"], *pick(W, GATE), state, scale, PV, **blocks(one, *WHOLE, **kind), num_warps=one.warps
+        )
+        return out, state
+    grid = (one.splits, B)
+    partial = state.new_empty((B, one.splits, 2 * C + 4))
+    tiles = {**blocks(one, *PASS, ACC=ACC), "num_warps": one.warps}
+    kernels.pool[grid](x, W["W_q"], partial, PV, one.tiles, **tiles)
+    kernels.gate[(B,)](
+        partial, state, *pick(W, GATE), P, one.splits, **blocks(one, *BETWEEN, **kind), num_warps=GATE_WARPS
+    )  # fmt: skip
+    if form == "released":
+        kernels.logits[grid](x, state, partial, PV, one.tiles, **tiles)
+    BS = triton.next_power_of_2(one.splits)
+    kernels.scale[grid](x, out, state, partial, scale, PV, one.tiles, one.splits, **(tiles | kind), BS=BS)
+    return out, state
+
+
+def _backward(
+    d: Tensor, x: Tensor, state: Tensor, weights: Sequence[Tensor], form: str, layout: str, scale: float
+) -> list[Tensor]:
+    x, last = dense(x)
+    d = like(d, last)
+    B, C, P = x.shape[0], x.shape[1], x.shape[2] * x.shape[3]
+    dx = torch.empty_like(x)
+    dW = [torch.empty_like(W, memory_format=torch.contiguous_format) for W in weights]
+    if x.numel() == 0:
+        return [dx, *(one.zero_() for one in dW)]
+    W = named(weights, form, x)
+    one = plan(B, C, P, x.element_size(), last, True)
+    ACC = ACCUMULATE.get(x.dtype, tl.float32)
+    kind = {"PAPER": form == "paper", "SEQ": layout == "sequential", "ACC": ACC}
+    PV = P // one.VEC
+    parts = 1 if one.small else one.splits
+    grads = state.new_empty((B, 8 * C + 8))
+    dw = state.new_empty((B, parts, C))
+    if one.small:
+        kernels_grad.backward_small[(B,)](
+            x, d, dx, W["W_q"], state, grads, dw, *pick(W, GRAD_GATE), scale, PV,
+            **blocks(one, *WHOLE, **kind), num_warps=one.warps,
+        )  # fmt: skip
+    else:
+        grid = (one.splits, B)
+        partial = state.new_empty((B, one.splits, 3 * C + 4))
+        tiles = {**blocks(one, *PASS, **kind), "num_warps": one.warps}
+        kernels_grad.grad_pool[grid](x, d, state, partial, scale, PV, one.tiles, **tiles)
+        kernels_grad.grad_gate[(B,)](
+            partial, state, grads, *pick(W, GRAD_GATE), P, one.splits,
+            **blocks(one, *BETWEEN, **kind), num_warps=GATE_WARPS,
+        )  # fmt: skip
+        kernels_grad.grad_input[grid](x, d, dx, W["W_q"], state, grads, dw, scale, PV, one.tiles, **tiles)
+    out = named(dW, form, x)
+    kernels_weight.grad_weight[(triton.cdiv(C // 2, 32), triton.cdiv(C, 32), 4)](
+        state, grads, dw, out["W_q"], out["b_q"], *pick(out, GATE), B, B * parts,
+        C=C, BB=16, TR=32, TC=32, PAPER=kind["PAPER"], ACC=ACC,
+    )  # fmt: skip
+    return [dx, *dW]
