@@ -197,11 +197,13 @@ def input_pixels(
         s, sigma, de = spatial_terms(tile, dout, p, P, g, u, beta, top, total, PAPER, SEQ)
         if not PAPER:
             de = sigma * (de - shift)
-        if BC >= 2048:
-            dm = load_vector(grads + C, C, BC, ACC)  # anew for each tile: there is no register left to keep it
         a = tl.exp(tl.sum(tile * w[:, None], 0) - a_top) / a_total
         a = tl.where(p < P, a, 0.0)
         dr = a * (tl.sum(tile * dc[:, None], 0) - dc_c)
+        if BC >= 2048:  # both tiles once more, from the nearest cache: there are no registers to keep them until here
+            tl.debug_barrier()
+            tile = load_tile(x, p, P, C, BC, LAST, WIDE, ACC)
+            dout = load_tile(d, p, P, C, BC, LAST, WIDE, ACC) * factor
         dw += tl.sum(tile * dr[None, :], 1)
         if SEQ:
             dout *= g[:, None] * s[None, :]

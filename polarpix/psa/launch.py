@@ -22,7 +22,7 @@ from torch import Tensor
 
 from polarpix.psa import kernels, kernels_grad, kernels_weight
 
-__all__ = ["GATE_WARPS", "PARAMETERS", "Plan", "backward", "dense", "forward", "interpreted", "plan", "wide"]
+__all__ = ["PARAMETERS", "Plan", "backward", "dense", "forward", "interpreted", "plan", "wide"]
 
 # The weights of an operator call, in this order. The softmax does not feel b_q, whose gradient is zero; but it has one,
 # as DDP waits for it.
@@ -32,7 +32,6 @@ PARAMETERS = {
 }
 ACCUMULATE = {torch.float64: tl.float64}  # anything else in float32
 SMALL = 1 << 16  # elements of a sample that one program takes alone
-GATE_WARPS = 8
 PROGRAMS = 528  # wanted for a pass over the map: four for each of 132 multiprocessors
 
 
@@ -54,6 +53,7 @@ class Plan:
     tiles: int
     splits: int
     warps: int
+    gate_warps: int
     small: bool
     LAST: bool
     WIDE: bool
@@ -66,19 +66,20 @@ def plan(B: int, C: int, P: int, itemsize: int, last: bool, backward: bool) -> P
     VEC = next(n for n in (inner, 8, 4, 2, 1) if P % n == 0)
     aligned = last or inner <= VEC
     BC = max(16, triton.next_power_of_2(C))
-    # Registers: a thread holds 32 numbers of a tile, or 16 of each of two in the backward. Without aligned pieces every
-    # number has an address of its own: half as many. A whole pixel of 2048 channels does not leave room for eight.
-    elements = max(BC * (4 if last and backward else 8), 4096 if backward else 8192)
-    BP = max(4, min(elements // BC, triton.next_power_of_2(P), 256))
-    warps = BC * BP // (512 if backward else 1024) * (1 if aligned else 2)
-    warps = max(1, min(16, warps))
+    # Registers: a thread holds 32 numbers of a tile; 16 of each of two in the backward, and 16 in a small sample. Half
+    # as many without aligned pieces, since every number has an address of its own.
     small = C * P <= SMALL
+    few = backward or small
+    elements = max(BC * 8, 4096 if few else 8192)
+    BP = max(4, min(elements // BC, triton.next_power_of_2(P), 256))
+    warps = BC * BP // (512 if few else 1024) * (1 if aligned else 2)
+    warps = max(1, min(16, warps))
     pieces = triton.cdiv(P, BP)
     tiles = pieces if small else max(1, pieces * B // PROGRAMS)
     splits = triton.cdiv(pieces, tiles)
-    BR = max(1, min(triton.next_power_of_2(max(1, C // 2)), max(8192, BC * 8) // BC))
+    BR = max(1, min(triton.next_power_of_2(max(1, C // 2)), 8192 // BC))
     BS = max(1, min(triton.next_power_of_2(splits), max(8192, BC) // BC))
-    return Plan(C, P, BC, BP, BR, BS, VEC, tiles, splits, warps, small, last, C * P >= 2**31)
+    return Plan(C, P, BC, BP, BR, BS, VEC, tiles, splits, warps, 16 if BC >= 2048 else 8, small, last, C * P >= 2**31)
 
 
 def interpreted() -> bool:
@@ -173,7 +174,7 @@ def _forward(x: Tensor, weights: Sequence[Tensor], form: str, layout: str, scale
     tiles = {**blocks(one, *PASS, ACC=ACC), "num_warps": one.warps}
     kernels.pool[grid](x, W["W_q"], partial, PV, one.tiles, **tiles)
     kernels.gate[(B,)](
-        partial, state, *pick(W, GATE), P, one.splits, **blocks(one, *BETWEEN, **kind), num_warps=GATE_WARPS
+        partial, state, *pick(W, GATE), P, one.splits, **blocks(one, *BETWEEN, **kind), num_warps=one.gate_warps
     )  # fmt: skip
     if form == "released":
         kernels.logits[grid](x, state, partial, PV, one.tiles, **tiles)
@@ -212,7 +213,7 @@ def _backward(
         kernels_grad.grad_pool[grid](x, d, state, partial, scale, PV, one.tiles, **tiles)
         kernels_grad.grad_gate[(B,)](
             partial, state, grads, *pick(W, GRAD_GATE), P, one.splits,
-            **blocks(one, *BETWEEN, **kind), num_warps=GATE_WARPS,
+            **blocks(one, *BETWEEN, **kind), num_warps=one.gate_warps,
         )  # fmt: skip
         kernels_grad.grad_input[grid](x, d, dx, W["W_q"], state, grads, dw, scale, PV, one.tiles, **tiles)
     out = named(dW, form, x)
