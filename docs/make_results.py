@@ -81,7 +81,7 @@ def checks(records: dict[str, dict[str, Any]]) -> list[str]:
         f"| `{file}` | {case} | {100 * one['polarpix']['AP']:.2f} | {100 * one['pycocotools']['AP']:.2f} "
         f"| {one['largest_difference']:.1e} |"
         for file, record in records.items()
-        if "config" not in record
+        if "config" not in record and "metrics" in record
         for case, one in record["metrics"].items()
     ]
     head = [

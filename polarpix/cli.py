@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import argparse
 import difflib
+import errno
 import inspect
 import re
 import sys
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NoReturn
 
 from polarpix import commands
 from polarpix.errors import InputError
 
-__all__ = ["COMMANDS", "main"]
+__all__ = ["BENCHES", "COMMANDS", "GROUPS", "main"]
 
 COMMANDS: dict[str, Callable[..., int]] = {
     "train": commands.train,
@@ -24,7 +25,23 @@ COMMANDS: dict[str, Callable[..., int]] = {
     "info": commands.info,
     "demo": commands.demo,
 }
+BENCHES: dict[str, Callable[..., int]] = {
+    "block": commands.bench_block,
+    "model": commands.bench_model,
+    "kernels": commands.bench_kernels,
+}
+# First word -> what its commands are about, and the commands.
+GROUPS: dict[str, tuple[str, Mapping[str, Callable[..., int]]]] = {
+    "bench": ("Measure time and memory of blocks, networks and kernels.", BENCHES),
+}
 
+ABOUT = "Keypoints and segmentation masks with polarized self-attention."
+# What is wrong with the place that something should be written to.
+NO_PLACE = (
+    *(errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT),
+    *(errno.EEXIST, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG),
+)
+HELP = ("-h", "--help", "help")
 PAGE_HELP = (
     "Any key of the page can follow as an option: --optim.lr 0.001 --eval.flip_test false "
     "('polarpix info pose' and 'polarpix info seg' list them)."
@@ -50,12 +67,18 @@ class Parser(argparse.ArgumentParser):
         raise InputError(f"{message}: '{self.prog} --help' explains the command")
 
 
+def command_of(name: str) -> Callable[..., int]:
+    """The function of a command, "train" or "bench block"."""
+    group, _, word = name.rpartition(" ")
+    return GROUPS[group][1][word] if group else COMMANDS[name]
+
+
 def command_parser(name: str) -> Parser:
     """A parser made from a command's signature.
 
     A parameter without default, or one before "/", is positional; a list takes several; a bool is a flag.
     """
-    command = COMMANDS[name]
+    command = command_of(name)
     texts = argument_help(command)
     takes_page = "options" in inspect.signature(command).parameters
     parser = Parser(
@@ -89,7 +112,7 @@ def flag_of(parameter: str) -> str:
 
 def split_options(name: str, arguments: Sequence[str]) -> tuple[list[str], list[str]]:
     """A command's own arguments, and the page options among them with their values, wherever they stand."""
-    parameters = inspect.signature(COMMANDS[name]).parameters.values()
+    parameters = inspect.signature(command_of(name)).parameters.values()
     own = {"--help", *(flag_of(one.name) for one in parameters if one.default is not one.empty)} - {"--options"}
     rest: list[str] = []
     options: list[str] = []
@@ -107,39 +130,60 @@ def split_options(name: str, arguments: Sequence[str]) -> tuple[list[str], list[
     return rest, options
 
 
-def usage() -> str:
-    """The help of the program itself."""
-    rows = "\n".join(f"  {name:<9}{summary(command)}" for name, command in COMMANDS.items())
-    return (
-        "usage: polarpix COMMAND ...\n\n"
-        "Keypoints and segmentation masks with polarized self-attention.\n\n"
-        f"commands:\n{rows}\n\n"
-        "'polarpix COMMAND --help' explains a command.\n"
-    )
+def usage(group: str = "") -> str:
+    """The help of the program itself, or of a group of commands."""
+    about, table = GROUPS[group] if group else (ABOUT, COMMANDS)
+    lines = {name: summary(command) for name, command in table.items()}
+    lines |= {} if group else {name: text for name, (text, _) in GROUPS.items()}
+    rows = "\n".join(f"  {name:<9}{text}" for name, text in lines.items())
+    call = f"polarpix {group} COMMAND" if group else "polarpix COMMAND"
+    return f"usage: {call} ...\n\n{about}\n\ncommands:\n{rows}\n\n'{call} --help' explains a command.\n"
+
+
+def find_command(arguments: Sequence[str]) -> tuple[str, list[str]]:
+    """The command a line begins with, "train" or "bench block", and the words that follow; a group alone is its name.
+
+    Raises:
+        InputError: a word that is no command.
+    """
+    name, *rest = arguments
+    choices = [*COMMANDS, *GROUPS]
+    if name in GROUPS:
+        if not rest or rest[0] in HELP:
+            return name, []
+        choices, group = list(GROUPS[name][1]), f"{name} "
+        name, *rest = rest
+    else:
+        group = ""
+    if name not in choices:
+        near = difflib.get_close_matches(name, choices, n=1)
+        mend = f"did you mean {near[0]!r}?" if near else f"choose one of {', '.join(choices)}"
+        raise InputError(f"no command {group + name!r}: {mend}")
+    return group + name, rest
 
 
 def run(arguments: Sequence[str]) -> int:
     """Dispatch one command line; gives the exit status."""
-    if not arguments or arguments[0] in ("-h", "--help", "help"):
+    if not arguments or arguments[0] in HELP:
         print(usage(), end="")
         return 0
-    name, *rest = arguments
-    if name == "--version":
+    if arguments[0] == "--version":
         from importlib.metadata import version
 
         print(version("polarpix"))
         return 0
-    if name not in COMMANDS:
-        near = difflib.get_close_matches(name, COMMANDS, n=1)
-        mend = f"did you mean {near[0]!r}?" if near else f"choose one of {', '.join(COMMANDS)}"
-        raise InputError(f"no command {name!r}: {mend}")
-    parser, parameters = command_parser(name), inspect.signature(COMMANDS[name]).parameters
+    name, rest = find_command(arguments)
+    if name in GROUPS:
+        print(usage(name), end="")
+        return 0
+    command = command_of(name)
+    parser, parameters = command_parser(name), inspect.signature(command).parameters
     options: list[str] = []
     if "options" in parameters:
         rest, options = split_options(name, rest)
     values = vars(parser.parse_args(rest)) | ({"options": options} if "options" in parameters else {})
     first = [values.pop(one.name) for one in parameters.values() if one.kind is one.POSITIONAL_ONLY]
-    return COMMANDS[name](*first, **values)
+    return command(*first, **values)
 
 
 def one_line_warning(
@@ -156,6 +200,12 @@ def main() -> None:
         status = run(sys.argv[1:])
     except InputError as error:
         print(f"polarpix: {error}", file=sys.stderr)
+        status = 2
+    except OSError as error:
+        if error.errno not in NO_PLACE:
+            raise
+        place = error.filename or "a file"
+        print(f"polarpix: {place}: {error.strerror}: make room, or choose another place", file=sys.stderr)
         status = 2
     except KeyboardInterrupt:
         print("polarpix: interrupted; what was written is kept", file=sys.stderr)

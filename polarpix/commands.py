@@ -13,7 +13,17 @@ from polarpix.errors import InputError
 if TYPE_CHECKING:
     from polarpix.engine.evaluate import Evaluation
 
-__all__ = ["demo", "evaluate", "info", "models", "predict", "train"]
+__all__ = [
+    "bench_block",
+    "bench_kernels",
+    "bench_model",
+    "demo",
+    "evaluate",
+    "info",
+    "models",
+    "predict",
+    "train",
+]
 
 
 def train(config: str = "", resume: bool = False, print_config: bool = False, options: Sequence[str] = ()) -> int:
@@ -67,12 +77,11 @@ def evaluate(
     from polarpix.engine.artifact import load_artifact
     from polarpix.engine.evaluate import evaluate as measure
     from polarpix.engine.fit import first_process
-    from polarpix.pages import load_page
     from polarpix.predict import artifact_run
     from polarpix.summary import write_evaluation, write_record
 
     artifact = load_artifact(weights)
-    run = load_page(config, options) if config else artifact_run(artifact, options, "eval")
+    run = artifact_run(artifact, options, "eval", config)
     found = measure(artifact, run, split)
     if not first_process():
         return 0
@@ -89,23 +98,31 @@ def evaluate(
 
 
 def predict(
-    weights: str, source: list[str], boxes: str = "", out: str = "predictions", device: str = "auto",
+    weights: str,
+    source: list[str],
+    boxes: str = "",
+    category: int | None = None,
+    config: str = "",
+    out: str = "predictions",
+    device: str = "auto",
     options: Sequence[str] = (),
-) -> int:  # fmt: skip
+) -> int:
     """Predict images: overlays, and COCO keypoint JSON or label PNGs.
 
     Args:
         weights: weights/best.safetensors or a run folder.
         source: images, folders or globs.
         boxes: x,y,width,height in pixels for every image, or a COCO detection JSON; by default the whole image.
+        category: the category_id of the detections to take, where the JSON holds several.
+        config: a page to predict by instead of the one inside the weights file.
         out: folder for what is written.
         device: auto, cpu, cuda, cuda:1, ...
     """
     from polarpix.predict import load
     from polarpix.predict_files import predict_files
 
-    predictor = load(weights, device, options)
-    done, failed = predict_files(predictor, source, boxes, Path(out))
+    predictor = load(weights, device, options, config)
+    done, failed = predict_files(predictor, source, boxes, Path(out), category)
     for line in failed:
         print(f"polarpix: {line}", file=sys.stderr)
     print(f"{done} of {done + len(failed)} images predicted: {out}")
@@ -181,6 +198,90 @@ def demo(out: str = "runs/demo") -> int:
     page = run_demo(Path(out))
     print(f"\nThe page is at {page.resolve()}")
     return 0
+
+
+def bench_block(
+    device: str = "auto",
+    dtype: str = "auto",
+    shapes: str = "",
+    mode: str = "all",
+    blocks: str = "",
+    formats: str = "",
+    compile: str = "auto",
+    sweep: str = "",
+    seconds: float = 0.25,
+    json: str = "",
+) -> int:
+    """Time attention blocks against the time their bytes must take; launches, memory, scaling.
+
+    Args:
+        device: auto, cpu, cuda, cuda:1, ...
+        dtype: fp32, bf16 or fp16; auto is bf16 on CUDA, fp32 on the CPU.
+        shapes: B,C,H,W, several apart by spaces; by default those of the device's table.
+        mode: fwd, fwdbwd (forward, then all gradients) or all.
+        blocks: comma list of rows of the shelf, or of one implementation as psa_p:collapsed; by default all.
+        formats: contiguous, channels_last or both by a comma; by default both.
+        compile: comma list of blocks that torch.compile gets too, or none; auto is the main ones on CUDA, else none.
+        sweep: smallest B,C,H,W of the scaling sweep, none, or by default that of the device.
+        seconds: time for one block on one shape.
+        json: FILE.json for the record; FILE.md and FILE.png go beside it.
+    """
+    from polarpix.bench.block import bench_block as measure
+    from polarpix.bench.block_settings import block_settings
+
+    settings = block_settings(device, dtype, shapes, mode, blocks, formats, compile, sweep, seconds)
+    print(measure(settings, json))
+    return 0
+
+
+def bench_model(
+    device: str = "auto",
+    dtype: str = "auto",
+    models: str = "",
+    mode: str = "all",
+    attention: str = "",
+    format: str = "channels_last",
+    onnx: bool = False,
+    alone: bool = False,
+    batch: int = 0,
+    rounds: int = 0,
+    json: str = "",
+) -> int:
+    """Time a training step and an inference of whole networks with and without attention; images/s, memory.
+
+    Args:
+        device: auto, cpu, cuda, cuda:1, ...
+        dtype: fp32, or bf16 or fp16 by autocast; auto is bf16 on CUDA, fp32 on the CPU.
+        models: comma list of resnet50_pose, hrnet_w32_pose, hrnet_w48_pose, hrnet_w48_seg, mobilenetv2_seg.
+        mode: train, infer or all.
+        attention: comma list of rows of the shelf, or of one implementation as psa_p:collapsed; none is always there.
+        format: contiguous or channels_last.
+        onnx: time the networks exported to ONNX Runtime, too.
+        alone: leave out the networks of other libraries.
+        batch: images; 0 for those of the table.
+        rounds: samples of each network; 0 for those of the device.
+        json: FILE.json for the record; FILE.md and FILE.png go beside it.
+    """
+    from polarpix.bench.model import bench_model as measure
+    from polarpix.bench.model import model_settings
+
+    settings = model_settings(
+        device, dtype, models, mode, attention, format, onnx, others=not alone, batch=batch, rounds=rounds
+    )
+    print(measure(settings, json))
+    return 0
+
+
+def bench_kernels(static: bool = False, json: str = "") -> int:
+    """Report on the compiled kernels: registers, spills, width of every access, bytes moved, predicted time.
+
+    Args:
+        static: compile for architectures that need not be here, and run nothing.
+        json: FILE.json for the report.
+    """
+    from polarpix.bench.kernels import kernels
+
+    return kernels(static, json)
 
 
 def print_metrics(metrics: dict[str, float], first: str) -> None:

@@ -20,6 +20,7 @@ import numpy.typing as npt
 from PIL import Image, UnidentifiedImageError
 
 from polarpix.errors import InputError
+from polarpix.rgb import exif_orientation, from_pillow, orient, to_rgb
 from polarpix.types import UInt8Array
 
 if TYPE_CHECKING:
@@ -33,7 +34,6 @@ __all__ = [
     "normalize",
     "read_image",
     "read_label",
-    "to_rgb",
     "write_bytes",
     "write_image",
     "write_label",
@@ -43,7 +43,6 @@ IMAGENET_MEAN = (0.485, 0.456, 0.406)  # of RGB in 0..1
 IMAGENET_STD = (0.229, 0.224, 0.225)
 IMAGE_SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".pgm", ".tif", ".tiff", ".webp")
 
-_ORIENTATION_TAG = 0x0112
 _WRITERS: dict[str, list[int]] = {
     ".jpg": [cv2.IMWRITE_JPEG_QUALITY, 95],
     ".jpeg": [cv2.IMWRITE_JPEG_QUALITY, 95],
@@ -69,14 +68,14 @@ def read_image(path: str | Path) -> UInt8Array:
     data = _read_bytes(path, "image")
     try:
         with Image.open(io.BytesIO(data)) as picture:
-            orientation = _orientation(picture)
+            orientation = exif_orientation(picture)
             plain = picture.format in ("JPEG", "MPO") and picture.mode in ("L", "RGB")
             if plain and data.rstrip(b"\0").endswith(b"\xff\xd9"):  # older cv2 fill up what is cut off
                 flags = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
                 decoded = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
                 if decoded is not None:
-                    return _orient(np.asarray(cv2.cvtColor(decoded, cv2.COLOR_BGR2RGB), np.uint8), orientation)
-            return _orient(_from_pillow(picture), orientation)
+                    return orient(np.asarray(cv2.cvtColor(decoded, cv2.COLOR_BGR2RGB), np.uint8), orientation)
+            return orient(from_pillow(picture), orientation)
     except InputError as error:
         raise InputError(f"{path}: {error}") from None
     except UnidentifiedImageError:
@@ -85,39 +84,6 @@ def read_image(path: str | Path) -> UInt8Array:
         raise InputError(f"{path}: image is too large to be read safely: cut it into smaller images") from None
     except (OSError, SyntaxError, ValueError, EOFError) as error:
         raise InputError(f"{path}: image is damaged or cut off ({error}): fetch or save it again") from None
-
-
-def to_rgb(image: npt.NDArray[Any] | Image.Image) -> UInt8Array:
-    """Turn a picture in memory into uint8 [H, W, 3] RGB.
-
-    Args:
-        image: an array [H, W] or [H, W, 1] (grey), [H, W, 2] (grey, alpha), [H, W, 3] (RGB) or [H, W, 4] (RGBA); bool,
-            uint8, uint16 (0..65535), another integer type with values in 0..255, or float with values in 0..1. Or a
-            Pillow image of any mode, whose EXIF orientation is applied. Alpha is laid over white.
-
-    Raises:
-        InputError: another shape, type or range of values.
-    """
-    if isinstance(image, Image.Image):
-        return _orient(_from_pillow(image), _orientation(image))
-    if not isinstance(image, np.ndarray):
-        raise InputError(f"image is a {type(image).__name__}: give a numpy array [H, W, 3] or a Pillow image")
-    if image.ndim == 2:
-        image = image[:, :, None]
-    if image.ndim != 3 or image.shape[2] not in (1, 2, 3, 4):
-        hint = "transpose it to [H, W, 3]" if image.ndim == 3 and image.shape[0] in (1, 3, 4) else "give [H, W, 3]"
-        raise InputError(f"image has shape {list(image.shape)}: {hint}")
-    if not image.size:
-        raise InputError(f"image has shape {list(image.shape)}: it holds no pixel")
-    array = _to_uint8(image)  # [H, W, 1..4]
-    channels = array.shape[2]
-    if channels in (2, 4):
-        alpha = array[:, :, -1:].astype(np.uint16)
-        colour = array[:, :, :-1].astype(np.uint16)
-        array = ((colour * alpha + 255 * (255 - alpha) + 127) // 255).astype(np.uint8)
-    if array.shape[2] == 1:
-        array = np.repeat(array, 3, axis=2)
-    return np.ascontiguousarray(array)
 
 
 def read_label(path: str | Path) -> UInt8Array:
@@ -134,7 +100,7 @@ def read_label(path: str | Path) -> UInt8Array:
         with Image.open(io.BytesIO(data)) as picture:
             if picture.format in ("JPEG", "MPO"):
                 raise InputError("label map is a JPEG, which alters class indices: store it as PNG")
-            orientation = _orientation(picture)
+            orientation = exif_orientation(picture)
             array = np.asarray(picture)  # [H, W] or [H, W, C]; palette pictures give their indices
     except UnidentifiedImageError:
         raise InputError(
@@ -155,7 +121,7 @@ def read_label(path: str | Path) -> UInt8Array:
         raise InputError(
             f"{path}: label map holds values {array.min()}..{array.max()}: class indices must lie in 0..255"
         )
-    return _orient(np.ascontiguousarray(array.astype(np.uint8)), orientation)
+    return orient(np.ascontiguousarray(array.astype(np.uint8)), orientation)
 
 
 def write_bytes(path: str | Path, data: bytes) -> None:
@@ -171,7 +137,9 @@ def write_bytes(path: str | Path, data: bytes) -> None:
 
 
 def write_image(path: str | Path, image: npt.NDArray[Any]) -> None:
-    """Write a picture (see :func:`to_rgb` for what it may be) in the format of the path's suffix, whole or not at all.
+    """Write a picture, of any kind that :func:`polarpix.rgb.to_rgb` takes, in the format of the path's suffix.
+
+    The file is written whole or not at all.
 
     Raises:
         InputError: a suffix that cannot be written, or an array that is no picture.
@@ -261,60 +229,6 @@ def _read_bytes(path: Path, what: str) -> bytes:
     if not data:
         raise InputError(f"{path}: {what} is empty: fetch or save it again")
     return data
-
-
-def _orientation(picture: Image.Image) -> int:
-    value = picture.getexif().get(_ORIENTATION_TAG, 1)
-    return value if isinstance(value, int) and 1 <= value <= 8 else 1
-
-
-def _orient(array: UInt8Array, orientation: int) -> UInt8Array:
-    """Apply EXIF tag 0x0112 to [H, W] or [H, W, 3]: its eight values are the symmetries of a rectangle."""
-    if orientation >= 5:  # rows and columns change places
-        array = array.swapaxes(0, 1)
-    if orientation in (3, 4, 7, 8):
-        array = array[::-1]
-    if orientation in (2, 3, 6, 7):
-        array = array[:, ::-1]
-    return np.ascontiguousarray(array)
-
-
-def _from_pillow(picture: Image.Image) -> UInt8Array:
-    """Any mode to uint8 [H, W, 3], orientation untouched."""
-    if picture.mode.startswith("I;16"):
-        return to_rgb(np.asarray(picture).astype(np.uint16))
-    if picture.mode == "I":  # 32 bit; what some readers make of 16-bit files
-        wide = np.asarray(picture)
-        if wide.min() < 0 or wide.max() > 65535:
-            raise InputError(f"image holds values {wide.min()}..{wide.max()}: scale them to 0..65535 or 0..255")
-        return to_rgb(wide.astype(np.uint16))
-    if picture.mode == "F":
-        return to_rgb(np.asarray(picture))
-    if picture.mode == "La":  # premultiplied; Pillow converts it to LA only
-        picture = picture.convert("LA")
-    if picture.has_transparency_data:
-        return to_rgb(np.asarray(picture.convert("RGBA")))
-    return np.array(picture.convert("RGB"))
-
-
-def _to_uint8(array: npt.NDArray[Any]) -> UInt8Array:
-    if array.dtype == np.uint8:
-        return array
-    if array.dtype == np.bool_:
-        return array.astype(np.uint8) * np.uint8(255)
-    if array.dtype == np.uint16:
-        return ((array.astype(np.uint32) + 128) // 257).astype(np.uint8)
-    if array.dtype.kind not in "iuf":
-        raise InputError(f"image has type {array.dtype}: give uint8, uint16 or float in 0..1")
-    if array.dtype.kind == "f" and not np.isfinite(array).all():
-        raise InputError("image holds values that are not finite: replace them")
-    low, high = array.min(), array.max()
-    top = 1 if array.dtype.kind == "f" else 255
-    if low < 0 or high > top:
-        raise InputError(f"image of type {array.dtype} holds values {low:g}..{high:g}: scale them to 0..{top}")
-    if array.dtype.kind == "f":
-        return np.rint(array.astype(np.float64) * 255).astype(np.uint8)
-    return array.astype(np.uint8)
 
 
 def _read_tiff(path: Path, data: bytes) -> UInt8Array:

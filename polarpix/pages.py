@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
+from polarpix.bounds import check_values
 from polarpix.config import PoseRun, SegRun
 from polarpix.errors import InputError
 
@@ -19,6 +21,14 @@ if TYPE_CHECKING:
 __all__ = ["RUNS", "flatten", "load_page", "make_run", "page_task", "page_text", "read_page", "run_parser"]
 
 RUNS: dict[str, type[PoseRun] | type[SegRun]] = {"pose": PoseRun, "seg": SegRun}
+
+# What the parser calls a kind of value, in words.
+KINDS = {
+    "<class 'int'>": "a whole number",
+    "<class 'float'>": "a number",
+    "<class 'bool'>": "true or false",
+    "<class 'str'>": "text",
+}
 
 
 def read_page(path: str | Path) -> dict[str, Any]:
@@ -89,7 +99,7 @@ def make_run(
         command: named in help texts.
 
     Raises:
-        InputError: an unknown key (with the nearest known one) or a value of the wrong kind.
+        InputError: an unknown key (with the nearest known one), or a value of the wrong kind or out of its range.
     """
     from jsonargparse import ArgumentError
 
@@ -111,6 +121,7 @@ def make_run(
         run: PoseRun | SegRun = RUNS[task](**vars(parser.instantiate_classes(values)))
     except (ArgumentError, ValueError, TypeError) as error:
         raise InputError(f"{source}: {one_line(error)}") from error
+    check_values(flatten(asdict(run)), task, source)
     return run
 
 
@@ -126,8 +137,15 @@ def check_options(overrides: Sequence[str], keys: Sequence[str], mend: str) -> N
 
 
 def one_line(error: Exception) -> str:
-    """The message of a parser's error on one line."""
-    return " ".join(str(error).split()).removeprefix("error: ")
+    """The message of a parser's error on one line, what it expects in words."""
+    text = " ".join(str(error).split()).removeprefix("error: ")
+    found = re.fullmatch(r'Parser key "(.+?)": Expected an? (.+?)\. Got value: (.*)', text)
+    if found is None:
+        return text
+    key, kind, value = found.groups()
+    choices = re.fullmatch(r"(?:typing\.)?Literal\[(.+)\]", kind)
+    wanted = "one of " + choices[1].replace("'", "") if choices else KINDS.get(kind, kind)
+    return f"{key} is {value!r}: give {wanted}"
 
 
 def load_page(path: str | Path, overrides: Sequence[str] = ()) -> PoseRun | SegRun:

@@ -16,13 +16,15 @@ from polarpix.config import PoseRun, SegRun
 from polarpix.draw import draw_keypoints, draw_mask
 from polarpix.engine.artifact import Artifact, load_artifact, load_state
 from polarpix.errors import InputError
-from polarpix.images import normalize, read_image, to_rgb, write_image, write_label
-from polarpix.pages import make_run
+from polarpix.images import normalize, read_image, write_image, write_label
+from polarpix.pages import load_page, make_run
 from polarpix.pose.crop import PoseTransform
 from polarpix.pose.inference import instance_scores, predict_heatmaps, to_image_points
 from polarpix.pose.model import build_pose_model
 from polarpix.pose.oks import coco_results, oks_nms
 from polarpix.pose.task import run_codec
+from polarpix.rgb import to_rgb
+from polarpix.seg.classes import CITYSCAPES, cityscapes_label_ids
 from polarpix.seg.model import build_seg_model
 from polarpix.seg.multiscale import predict_probabilities
 from polarpix.types import ClassTable, FloatArray, KeypointSchema, PosePrediction, PoseSample, SegPrediction, UInt8Array
@@ -75,8 +77,11 @@ class SegResult:
         write_image(path, self.plot())
 
     def save_label(self, path: str | Path) -> None:
-        """Write the class indices as a palette PNG."""
-        write_label(path, self.prediction.label, self.classes.colors)
+        """Write the class indices as a palette PNG; of Cityscapes the label ids that its evaluation takes, in grey."""
+        if self.classes == CITYSCAPES:
+            write_label(path, cityscapes_label_ids(self.prediction.label))
+        else:
+            write_label(path, self.prediction.label, self.classes.colors)
 
     def to_coco(self, image_id: int = 0) -> list[dict[str, Any]]:
         """COCO stuff results: one run-length encoded mask per class that occurs, categories counted from 1."""
@@ -245,19 +250,22 @@ class SegPredictor:
             yield self(image, boxes)
 
 
-def load(path: str | Path, device: str = "auto", overrides: Sequence[str] = ()) -> PosePredictor | SegPredictor:
+def load(
+    path: str | Path, device: str = "auto", overrides: Sequence[str] = (), config: str | Path = ""
+) -> PosePredictor | SegPredictor:
     """A predictor from a weights file or a run folder.
 
     Args:
         path: weights/best.safetensors, or the run folder that holds it.
         device: "auto" (a GPU if there is one), "cpu", "cuda", "cuda:1", ...
         overrides: page options such as ``--eval.flip_test=false``.
+        config: a page to predict by instead of the one inside the weights file.
 
     Raises:
         InputError: no such file, one that does not fit, or a device that is not there.
     """
     artifact = load_artifact(path)
-    run = artifact_run(artifact, overrides)
+    run = artifact_run(artifact, overrides, config=config)
     place = find_device(device)
     return PosePredictor(artifact, run, place) if isinstance(run, PoseRun) else SegPredictor(artifact, run, place)
 
@@ -279,8 +287,16 @@ def find_device(name: str) -> torch.device:
     return place
 
 
-def artifact_run(artifact: Artifact, overrides: Sequence[str] = (), command: str = "predict") -> PoseRun | SegRun:
-    """The page inside a weights file, with overrides; the backbone's own starting weights are not needed again."""
-    page = artifact.run
-    page["model"]["backbone"]["weights"] = None
-    return make_run(page, overrides, artifact.file, command)
+def artifact_run(
+    artifact: Artifact, overrides: Sequence[str] = (), command: str = "predict", config: str | Path = ""
+) -> PoseRun | SegRun:
+    """The page inside a weights file, or another one for it, with overrides.
+
+    The backbone's own starting weights are not needed again.
+
+    Raises:
+        InputError: a page or an override that is not in order.
+    """
+    run = load_page(config, overrides) if config else make_run(artifact.run, overrides, artifact.file, command)
+    run.model.backbone.weights = None
+    return run

@@ -22,14 +22,18 @@ BoxSource = dict[str, list[list[float]]] | list[list[float]] | None
 """Boxes by file stem, the same boxes for every image, or none."""
 
 
-def parse_boxes(text: str) -> BoxSource:
+def parse_boxes(text: str, category: int | None = None) -> BoxSource:
     """``x,y,width,height`` or a COCO detection JSON.
 
     In a JSON list the image of a detection is its ``file_name``, or else its ``image_id``, which must be the number in
     the image's name (as in COCO: image_id 139 is 000000000139.jpg). A whole COCO file names its images itself.
 
+    Args:
+        text: the box or the file.
+        category: the ``category_id`` of the detections to take; null where the file holds one category only.
+
     Raises:
-        InputError: neither four numbers nor such a file.
+        InputError: neither four numbers nor such a file, or several categories and none chosen.
     """
     if not text:
         return None
@@ -54,6 +58,7 @@ def parse_boxes(text: str) -> BoxSource:
         page = page.get("annotations")
     if not isinstance(page, list):
         raise InputError(f"{path}: holds no list of detections: give a COCO detection file")
+    check_category(page, category, path)
     found: dict[str, list[list[float]]] = {}
     for number, one in enumerate(page):
         if not isinstance(one, dict) or not ("image_id" in one or "file_name" in one):
@@ -61,10 +66,21 @@ def parse_boxes(text: str) -> BoxSource:
         row = [*one["bbox"], one.get("score", 1.0)] if isinstance(one.get("bbox"), list) else []
         if len(row) != 5 or not all(isinstance(value, int | float) for value in row):
             raise InputError(f"{path}: detection {number} has no bbox of x, y, width, height in numbers: mend it")
-        if not one.get("iscrowd"):
+        if not one.get("iscrowd") and category in (None, one.get("category_id", category)):
             name = one.get("file_name") or names.get(one.get("image_id")) or str(one["image_id"])
             found.setdefault(image_key(name), []).append(row)
     return found
+
+
+def check_category(page: list[Any], category: int | None, path: Path) -> None:
+    """Refuse detections of several categories of which none was chosen, and a choice that is not there."""
+    found = {one.get("category_id") for one in page if isinstance(one, dict)}
+    given = sorted(number for number in found if isinstance(number, int))
+    listed = ", ".join(map(str, given[:8])) + (", ..." if len(given) > 8 else "")
+    if category is None and len(given) > 1:
+        raise InputError(f"{path}: holds detections of the categories {listed}: choose one with --category")
+    if category is not None and given and category not in given:
+        raise InputError(f"{path}: holds no detection of category {category}: choose one of {listed}")
 
 
 def image_key(name: str | Path) -> str:
@@ -105,7 +121,11 @@ def image_ids(paths: Sequence[Path]) -> list[int]:
 
 
 def predict_files(
-    predictor: PosePredictor | SegPredictor, sources: Sequence[str], boxes: str, out: Path
+    predictor: PosePredictor | SegPredictor,
+    sources: Sequence[str],
+    boxes: str,
+    out: Path,
+    category: int | None = None,
 ) -> tuple[int, list[str]]:
     """Predict every image; write overlays/NAME.jpg and keypoints.json with images.json, or labels/NAME.png.
 
@@ -120,7 +140,7 @@ def predict_files(
     if boxes and isinstance(predictor, SegPredictor):
         raise InputError(f"--boxes {boxes}: a segmentation network takes no boxes: leave them out")
     paths = list(dict.fromkeys(path for source in sources for path in list_images(source)))
-    table = parse_boxes(boxes)
+    table = parse_boxes(boxes, category)
     if isinstance(table, dict) and not any(image_key(path) in table for path in paths):
         raise InputError(f"--boxes {boxes}: no detection is of these images: match image_id or file_name to the files")
     failed: list[str] = []

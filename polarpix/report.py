@@ -19,9 +19,10 @@ import numpy as np
 import numpy.typing as npt
 
 from polarpix.chart import Curves, svg
-from polarpix.images import to_rgb, write_bytes, write_image
+from polarpix.images import write_bytes, write_image
+from polarpix.rgb import to_rgb
 
-__all__ = ["Curves", "Report", "Section", "Table", "shown", "write_html", "write_json", "write_markdown"]
+__all__ = ["Curves", "Report", "Section", "Table", "Value", "shown", "write_html", "write_json", "write_markdown"]
 
 Value = str | int | float | bool | None
 

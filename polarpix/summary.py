@@ -58,9 +58,9 @@ def write_record(found: Evaluation, run: PoseRun | SegRun, path: Path, command: 
 
 def training_course(folder: Path) -> dict[str, float]:
     """Epochs, and the median time of a step and of waiting for data in milliseconds; empty without a metrics.csv."""
-    if not (folder / "metrics.csv").exists():
-        return {}
     rows = read_metrics(folder)
+    if not rows:
+        return {}
     course: dict[str, float] = {"epochs": len(rows)}
     for name in ("step_ms", "data_ms"):
         values = [float(row[name]) for row in rows if row.get(name)]
@@ -70,7 +70,9 @@ def training_course(folder: Path) -> dict[str, float]:
 
 
 def read_metrics(folder: Path) -> list[dict[str, str]]:
-    """The rows of a run folder's metrics.csv."""
+    """The rows of a run folder's metrics.csv; none where no epoch was trained."""
+    if not (folder / "metrics.csv").exists():
+        return []
     with (folder / "metrics.csv").open(newline="") as file:
         return list(csv.DictReader(file))
 

@@ -1,5 +1,6 @@
 """The command line: help at once, options to their pages, errors in one line."""
 
+import errno
 import inspect
 import json
 import subprocess
@@ -21,7 +22,19 @@ TinyPage = Callable[[str], dict[str, Any]]
 HEAVY = ("torch", "numpy", "jsonargparse", "pytorch_lightning", "timm", "cv2")
 
 
-@pytest.mark.parametrize("arguments", [["--help"], [], ["train", "--help"], ["predict", "--help"], ["--version"]])
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--help"],
+        [],
+        ["train", "--help"],
+        ["predict", "--help"],
+        ["bench"],
+        ["bench", "--help"],
+        ["bench", "block", "--help"],
+        ["--version"],
+    ],
+)
 def test_help_imports_nothing_heavy(arguments: list[str]) -> None:
     code = (
         "import sys, atexit\n"
@@ -36,15 +49,26 @@ def test_help_imports_nothing_heavy(arguments: list[str]) -> None:
     assert done.stdout.startswith("0." if arguments == ["--version"] else "usage: polarpix")
 
 
+def test_the_package_runs_as_a_module() -> None:
+    done = subprocess.run([sys.executable, "-m", "polarpix", "--help"], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (0, cli.usage(), "")
+
+
 def test_every_command_says_what_it_does_and_takes(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.run(["--help"]) == 0
     program = capsys.readouterr().out
-    for name, command in cli.COMMANDS.items():
+    commands = dict(cli.COMMANDS)
+    for group, (about, table) in cli.GROUPS.items():
+        assert about in program
+        assert cli.run([group]) == 0
+        program += capsys.readouterr().out
+        commands |= {f"{group} {name}": command for name, command in table.items()}
+    for name, command in commands.items():
         assert cli.summary(command) in program
         parameters = [one for one in inspect.signature(command).parameters if one != "options"]
         assert list(cli.argument_help(command)) == parameters
         with pytest.raises(SystemExit) as left:
-            cli.run([name, "--help"])
+            cli.run([*name.split(), "--help"])
         assert left.value.code == 0
         text = capsys.readouterr().out
         assert f"usage: polarpix {name}" in text
@@ -72,7 +96,15 @@ def test_page_options_may_stand_anywhere() -> None:
     )
     assert options == ["--eval.flip_test", "false", "--optim.lr=1", "--eval.scales", "[1, 2]"]
     values = vars(cli.command_parser("predict").parse_args(rest))
-    assert values == {"weights": "w", "source": ["a.jpg", "b.jpg", "c.jpg"], "boxes": "", "out": "x", "device": "auto"}
+    assert values == {
+        "weights": "w",
+        "source": ["a.jpg", "b.jpg", "c.jpg"],
+        "boxes": "",
+        "category": None,
+        "config": "",
+        "out": "x",
+        "device": "auto",
+    }
     rest, options = cli.split_options("train", ["--config", "p.yaml", "--resume", "--out", "there", "--name", "again"])
     assert (rest, options) == (["--config", "p.yaml", "--resume"], ["--out", "there", "--name", "again"])
 
@@ -82,6 +114,10 @@ def test_page_options_may_stand_anywhere() -> None:
     [
         (["trian"], "no command 'trian': did you mean 'train'?"),
         (["xyz"], "choose one of train, eval"),
+        (["bench", "blcok"], "no command 'bench blcok': did you mean 'block'?"),
+        (["bench", "--device", "cpu"], "no command 'bench --device': choose one of block, model, kernels"),
+        (["bench", "block", "--shapes", "4,64"], "--shapes holds '4,64': a shape is B,C,H,W"),
+        (["bench", "model", "--seconds", "1"], "'polarpix bench model --help' explains the command"),
         (["predict", "w"], "arguments are required: source: 'polarpix predict --help' explains the command"),
         (["models", "--jsno"], "unrecognized arguments: --jsno"),
         (["train"], "train needs --config PAGE"),
@@ -119,6 +155,29 @@ def test_an_interruption_is_said(monkeypatch: pytest.MonkeyPatch, capsys: pytest
         cli.main()
     assert left.value.code == 130
     assert "what was written is kept" in capsys.readouterr().err
+
+
+def test_a_place_that_takes_no_files_is_one_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    trouble: list[OSError] = []
+
+    def write() -> int:
+        """Write."""
+        raise trouble[-1]
+
+    monkeypatch.setattr(warnings, "formatwarning", warnings.formatwarning)
+    monkeypatch.setattr(sys, "argv", ["polarpix", "demo"])
+    monkeypatch.setitem(cli.COMMANDS, "demo", write)
+    for number in (errno.ENOSPC, errno.EACCES, errno.ENOTDIR, errno.EEXIST):
+        trouble.append(OSError(number, "no way", "runs/x"))
+        with pytest.raises(SystemExit) as left:
+            cli.main()
+        assert left.value.code == 2
+        assert capsys.readouterr().err == "polarpix: runs/x: no way: make room, or choose another place\n"
+    trouble.append(FileNotFoundError(errno.ENOENT, "gone", "x"))  # a mistake of ours, not of the place
+    with pytest.raises(FileNotFoundError):
+        cli.main()
 
 
 def test_the_printed_page_is_the_run(tiny_page: TinyPage, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -168,7 +168,7 @@ def test_options_reach_the_network(pose_folder: Path, figures: Path, tmp_path: P
     [
         (["--model.backbone.attention", "psa_s"], ["parallel", "sequential", "psa_p"]),
         (["--model.backbone.attention", "none"], ["not expected", "psa_p"]),
-        (["--model.backbone.attention", "psa_p_released"], ["does not fit", "psa_p"]),
+        (["--model.backbone.attention", "psa_p_released"], ["released form", "psa_p"]),
         (["--model.backbone.attention", "psaa"], ["attention 'psaa' is not on the shelf", "psa_p"]),
         (["--model.backbone.name", "test_efficientnet"], ["does not fit this model"]),
         (["--model.backbone.name", "test_resnett"], ["is not a timm model", "test_resnet"]),
@@ -251,7 +251,7 @@ def test_bad_label_maps(own_figures: Path, tiny_page: TinyPage, tmp_path: Path, 
     refused(train(polarpix, page, tmp_path), str(path), "label holds 9", "data.classes")
     for file in (own_figures / "labels" / "train").iterdir():
         spoil_label(own_figures, file.name, lambda label: (label > 0).astype(np.uint8) * 255)
-    refused(train(polarpix, page, tmp_path), "mask holds 0 and 255", "divide by 255")
+    refused(train(polarpix, page, tmp_path), "mask holds only ", "255 means ignore: divide the masks by 255")
     path.unlink()
     refused(train(polarpix, page, tmp_path), "0002.jpg", "no label PNG")
     page["data"]["train"] = "trian"
@@ -311,6 +311,51 @@ def test_a_run_is_not_written_over(seg_folder: Path, tmp_path: Path, polarpix: P
     refused(polarpix("train", "--config", page, "--resume", "--model.backbone.attention", "none"), "psa_p", "none")
     refused(polarpix("train", "--config", page, "--resume", "--data.classes", "[a, b, c, d, e, f, g]"), "other labels")
     assert before == {path: path.read_bytes() for path in seg_folder.rglob("*") if path.is_file()}
+
+
+def test_a_damaged_checkpoint_is_not_resumed(
+    seg_folder: Path, write_page: WritePage, tmp_path: Path, polarpix: Polarpix
+) -> None:
+    page = write_page("seg", tmp_path)
+    folder = Path(shutil.copytree(seg_folder, tmp_path / "runs" / "seg" / "tiny"))
+    last = folder / "checkpoints" / "last.ckpt"
+    last.write_bytes(last.read_bytes()[:5000])
+    before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    found = polarpix("train", "--config", page, "--resume")
+    refused(found, str(last), "damaged or cut off", f"copy {last.with_name('best.ckpt')} over it")
+    assert before == {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_a_run_may_be_of_no_epoch_and_a_place_of_no_use(
+    write_page: WritePage, tmp_path: Path, polarpix: Polarpix
+) -> None:
+    page = write_page("seg", tmp_path)
+    status, out, _ = polarpix("train", "--config", page, "--engine.epochs", "0")
+    assert status == 0
+    assert "best.safetensors" in out
+    (tmp_path / "file").touch()
+    refused(polarpix("train", "--config", page, "--out", tmp_path / "file"), str(tmp_path / "file"), "another place")
+
+
+def test_what_counts_for_less_is_a_warning_of_one_line(
+    own_figures: Path, tiny_page: TinyPage, tmp_path: Path, polarpix: Polarpix
+) -> None:
+    """Points outside the image and boxes of no area: named with the mend, and the training goes on."""
+    page = tiny_page("pose")
+    page["data"]["root"] = str(own_figures)
+    for split, change in (("train", {"bbox": [1, 1, 0, 9]}), ("val", {"keypoints": [999.0, 5, 2] + [9, 9, 2] * 13})):
+        path = own_figures / "annotations" / f"{split}.json"
+        content = json.loads(path.read_text())
+        content["annotations"][0] |= change
+        path.write_text(json.dumps(content))
+    with pytest.warns(UserWarning, match="mend") as caught:
+        assert train(polarpix, page, tmp_path, "--engine.epochs", "1", "--engine.pictures", "0")[0] == 0
+    said = [str(one.message) for one in caught if ".json" in str(one.message)]
+    flat, outside = (line for line in said if "no OKS sigmas given" not in line)
+    assert "train.json: annotation 1 (bbox [1, 1, 0, 9]): dropped" in flat
+    assert "mend bbox" in flat
+    assert "val.json: annotation 1 (head_top at [999.0, 5.0]): keypoints outside the image" in outside
+    assert "mend them" in outside
 
 
 def test_the_overlay_is_a_picture_of_the_image(

@@ -13,11 +13,10 @@ from polarpix.draw import (
     draw_keypoints,
     draw_mask,
     keypoint_colors,
-    legend,
     palette,
-    tile,
 )
 from polarpix.errors import InputError
+from polarpix.sheet import tile
 from polarpix.types import ClassTable, KeypointSchema, PosePrediction
 
 SCHEMA = KeypointSchema(
@@ -163,23 +162,6 @@ def test_gates_show_place_and_spread() -> None:
     np.testing.assert_array_equal(other[:40], out[:40])
     assert (other != out).any()
     assert draw_gates(GREY, np.full((500,), 0.5), np.full((1, 1), 0.5)).shape == out.shape
-
-
-@settings(deadline=None, max_examples=20)
-@given(count=st.integers(1, 7), columns=st.integers(1, 5), named=st.booleans())
-def test_tile_holds_every_picture(count: int, columns: int, named: bool) -> None:
-    images = [np.full((10 + i, 20 - i, 3), 10 + i, np.uint8) for i in range(count)]
-    out = tile(images, columns, [f"picture {i} with a long name" for i in range(count)] if named else None, gap=3)
-    for i, image in enumerate(images):
-        assert (out == 10 + i).all(axis=2).sum() >= image[:, :, 0].size
-    across = min(columns, count)
-    assert out.shape[1] == across * (20 + 3) + 3
-
-
-def test_legend_shows_every_colour() -> None:
-    out = legend(FIGURE_CLASSES)
-    for color in FIGURE_CLASSES.colors:
-        assert (out == color).all(axis=2).sum() > 50
 
 
 def test_palette_is_distinct() -> None:

@@ -18,25 +18,27 @@ SOURCES = sorted((ROOT / "polarpix").rglob("*.py"))
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("errors",),
     ("types", "config"),
-    ("psa", "color", "images", "chart", "loading", "pages"),
-    ("attention", "gates", "draw", "report"),
+    ("psa", "color", "rgb", "chart", "loading", "bounds"),
+    ("attention", "gates", "images", "sheet", "pages"),
+    ("draw", "report"),
     ("backbones", "demo"),
     ("pose", "seg"),
     ("engine",),
-    ("predict", "summary", "costs"),
+    ("predict", "summary", "costs", "bench"),
     ("predict_files", "demo.run"),
     ("commands",),
     ("cli",),
+    ("__main__",),
     ("",),  # the package itself, which fetches its names lazily
 )
 ONLY_IN = {
-    "triton": ("psa.kernels", "psa.fused"),
+    "triton": ("psa.tiles", "psa.kernels*", "psa.launch", "bench.kernels"),
     "pytorch_lightning": ("pose.task", "seg.task", "engine.*"),
     "lightning": (),
     "jsonargparse": ("pages",),
     "onnx": ("export",),
     "onnxscript": ("export",),
-    "onnxruntime": ("export",),
+    "onnxruntime": ("export", "bench.exported"),
     "gradio": ("web.*",),
     "pycocotools": (),
     "matplotlib": (),
@@ -45,11 +47,16 @@ ONLY_IN = {
 TESTED_IN = {
     "config": "test_pages",
     "errors": "test_cli",
+    "__main__": "test_cli",
     "chart": "test_report",
     "demo.body": "demo/test_figures",
     "demo.paint": "demo/test_figures",
     "demo.scenery": "demo/test_figures",
     "pose.coco_json": "pose/test_coco",
+    "psa.tiles": "psa/test_kernels",
+    "psa.kernels_grad": "psa/test_kernels",
+    "psa.kernels_weight": "psa/test_kernels",
+    "psa.launch": "psa/test_fused",
 }
 MAX_LINES = 320  # blank ones aside
 

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 import torch
+import yaml
 from PIL import Image
 from pycocotools import mask as masks
 
@@ -19,22 +20,8 @@ from polarpix.errors import InputError
 from polarpix.images import read_image, read_label, write_image
 from polarpix.pose.coco import CocoKeypoints
 from polarpix.predict import PosePredictor, PoseResult, SegPredictor, SegResult, artifact_run, load
-
-
-@pytest.fixture(scope="module")
-def pose(pose_folder: Path) -> PosePredictor:
-    """The predictor of the small pose run."""
-    found = load(pose_folder, device="cpu")
-    assert isinstance(found, PosePredictor)
-    return found
-
-
-@pytest.fixture(scope="module")
-def seg(seg_folder: Path) -> SegPredictor:
-    """The predictor of the small segmentation run."""
-    found = load(seg_folder / "weights" / "best.safetensors", device="cpu")
-    assert isinstance(found, SegPredictor)
-    return found
+from polarpix.seg.classes import CITYSCAPES, VOC
+from polarpix.types import SegPrediction
 
 
 @pytest.fixture(scope="module")
@@ -165,6 +152,29 @@ def test_a_mask_result_is_drawn_saved_and_written(
         again[region] = row["category_id"] - 1
         assert row["score"] == pytest.approx(found.prediction.confidence[region].mean())
     np.testing.assert_array_equal(again, found.prediction.label)
+
+
+def test_a_page_may_stand_in_for_the_one_inside(
+    seg_folder: Path, picture: npt.NDArray[np.uint8], tiny_page: Callable[[str], dict[str, Any]], tmp_path: Path
+) -> None:
+    page = tiny_page("seg") | {"eval": {"flip": True, "scales": [0.5, 1.0]}}
+    (tmp_path / "page.yaml").write_text(yaml.safe_dump(page))
+    by_page = load(seg_folder, "cpu", config=tmp_path / "page.yaml")(picture).prediction
+    by_options = load(seg_folder, "cpu", ["--eval.flip=true", "--eval.scales=[0.5, 1.0]"])(picture).prediction
+    np.testing.assert_array_equal(by_page.confidence, by_options.confidence)
+    assert (by_page.confidence != load(seg_folder, "cpu")(picture).prediction.confidence).any()
+    (tmp_path / "page.yaml").write_text(yaml.safe_dump(tiny_page("pose")))
+    with pytest.raises(InputError, match="holds a segmentation network"):
+        load(seg_folder, "cpu", config=tmp_path / "page.yaml")
+
+
+def test_cityscapes_masks_are_written_as_label_ids(picture: npt.NDArray[np.uint8], tmp_path: Path) -> None:
+    label = np.array([[0, 13, 18]], np.uint8)  # road, car, bicycle
+    prediction = SegPrediction(label, np.ones((1, 3), np.float32))
+    SegResult(picture[:1, :3], prediction, CITYSCAPES).save_label(tmp_path / "ids.png")
+    assert read_label(tmp_path / "ids.png").tolist() == [[7, 26, 33]]
+    SegResult(picture[:1, :3], prediction, VOC).save_label(tmp_path / "classes.png")
+    assert read_label(tmp_path / "classes.png").tolist() == [[0, 13, 18]]
 
 
 def test_boxes_may_be_one_none_or_many(pose: PosePredictor, picture: npt.NDArray[np.uint8]) -> None:

@@ -13,24 +13,8 @@ from hypothesis import strategies as st
 
 from polarpix.errors import InputError
 from polarpix.images import read_image, read_label
-from polarpix.predict import PosePredictor, SegPredictor, load
+from polarpix.predict import PosePredictor, SegPredictor
 from polarpix.predict_files import image_ids, overlay_names, parse_boxes, predict_files
-
-
-@pytest.fixture(scope="module")
-def pose(pose_folder: Path) -> PosePredictor:
-    """The predictor of the small pose run."""
-    found = load(pose_folder, device="cpu")
-    assert isinstance(found, PosePredictor)
-    return found
-
-
-@pytest.fixture(scope="module")
-def seg(seg_folder: Path) -> SegPredictor:
-    """The predictor of the small segmentation run."""
-    found = load(seg_folder, device="cpu")
-    assert isinstance(found, SegPredictor)
-    return found
 
 
 @pytest.fixture
@@ -123,6 +107,19 @@ def test_boxes_of_a_detector(images: Path, pose: PosePredictor, tmp_path: Path) 
     assert read(outs[0] / "keypoints.json")[0]["score"] == pytest.approx(expected["score"])
     assert predict_files(pose, [str(images / "0001.jpg")], "5,4,50,55", tmp_path / "text") == (1, [])
     assert rows(tmp_path / "text")[0][1] == pytest.approx(rows(outs[0])[0][1])
+
+
+def test_detections_of_several_categories(images: Path, pose: PosePredictor, tmp_path: Path) -> None:
+    page = tmp_path / "found.json"
+    person, car = ({"image_id": 1, "category_id": c, "bbox": [5, 4, 50, 50 + c], "score": 0.9} for c in (1, 3))
+    page.write_text(json.dumps([person, car]))
+    with pytest.raises(InputError, match=r"found\.json: holds detections of the categories 1, 3: choose"):
+        predict_files(pose, [str(images)], str(page), tmp_path / "out")
+    with pytest.raises(InputError, match="no detection of category 2: choose one of 1, 3"):
+        predict_files(pose, [str(images)], str(page), tmp_path / "out", category=2)
+    assert parse_boxes(str(page), 3) == {"1": [[5, 4, 50, 53, 0.9]]}
+    assert predict_files(pose, [str(images)], str(page), tmp_path / "out", category=1) == (5, [])
+    assert len(read(tmp_path / "out" / "keypoints.json")) == 1
 
 
 def test_boxes_that_belong_to_no_image(images: Path, pose: PosePredictor, seg: SegPredictor, tmp_path: Path) -> None:

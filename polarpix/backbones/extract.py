@@ -8,6 +8,7 @@ from typing import Any
 
 import timm
 import torch
+from timm.models.hrnet import HighResolutionNetFeatures
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
@@ -16,7 +17,7 @@ from polarpix.backbones.weights import find_timm_weights, load_weights
 from polarpix.config import BackboneConfig
 from polarpix.errors import InputError
 
-__all__ = ["Backbone", "build_backbone"]
+__all__ = ["Backbone", "build_backbone", "is_hrnet"]
 
 OUTPUT_STRIDES = (8, 16, 32)
 _STAGE = r"(?:layer|layers|stage|stages|blocks|s)[_.]?\d+"
@@ -36,6 +37,7 @@ class Backbone(nn.Module):
         nhwc: whether its maps come as [B, H, W, C].
         frozen_stages: how many stages from the stem on are frozen; 1 is the stem alone.
         freeze_norm: keep every batch statistic outside the inserted attention.
+        dropped: names of the weights of a published checkpoint that the network was built without.
 
     Raises:
         InputError: more frozen stages than there are, or a network whose stages cannot be told apart.
@@ -49,6 +51,7 @@ class Backbone(nn.Module):
         nhwc: bool = False,
         frozen_stages: int = 0,
         freeze_norm: bool = False,
+        dropped: tuple[str, ...] = (),
     ) -> None:
         super().__init__()
         self.net = net
@@ -56,6 +59,7 @@ class Backbone(nn.Module):
         self.strides = strides
         self.nhwc = nhwc
         self.freeze_norm = freeze_norm
+        self.dropped = dropped
         self.places = list(attention_blocks(net))
         self.frozen = _stage_parts(net, frozen_stages)
         attention = {id(p) for block in attention_blocks(net).values() for p in block.parameters()}
@@ -82,8 +86,13 @@ class Backbone(nn.Module):
         return self
 
 
-def build_backbone(config: BackboneConfig) -> Backbone:
+def build_backbone(config: BackboneConfig, upto: int | None = None) -> Backbone:
     """The feature extractor of a config page.
+
+    Args:
+        config: the page's section.
+        upto: the largest stride of the maps that are read, at least 4; null for all. An HRNet then ends there, without
+            the fusions that only its coarser maps need, as the published pose networks do; others stay whole.
 
     Raises:
         InputError: a name timm does not know, an output stride or number of frozen stages the network does not have,
@@ -98,14 +107,26 @@ def build_backbone(config: BackboneConfig) -> Backbone:
     insert_attention(net, config.attention, config.places, example=example, **config.attention_options)
     if config.weights not in (None, "timm"):
         load_weights(net, str(config.weights), strict=True)
+    channels, strides = tuple(info.channels()), tuple(info.reduction())
+    dropped: tuple[str, ...] = ()
+    if upto is not None and isinstance(net, HighResolutionNetFeatures):
+        read = sum(stride <= upto for stride in strides)
+        dropped = _drop_last_fusions(net, read - 1)  # the first map is the stem's, not a branch's
+        channels, strides = channels[:read], strides[:read]
     return Backbone(
         net,
-        channels=tuple(info.channels()),
-        strides=tuple(info.reduction()),
+        channels=channels,
+        strides=strides,
         nhwc=getattr(net, "output_fmt", "NCHW") == "NHWC",
         frozen_stages=config.frozen_stages,
         freeze_norm=config.freeze_norm,
+        dropped=dropped,
     )
+
+
+def is_hrnet(name: str) -> bool:
+    """Whether timm's network of that name is an HRNet, which keeps branches of all strides to its end."""
+    return timm.is_model(name) and timm.model_entrypoint(name).__module__ == "timm.models.hrnet"
 
 
 def _check_name(name: str) -> None:
@@ -137,7 +158,7 @@ def _deepest(net: nn.Module) -> int:
 def _features(name: str, output_stride: int, pretrained: bool) -> nn.Module:
     """The timm feature extractor; of its own stride where the network cannot have the one asked for."""
     options: dict[str, Any] = {"features_only": True, "pretrained": pretrained}
-    if timm.model_entrypoint(name).__module__ == "timm.models.hrnet":
+    if is_hrnet(name):
         # The true branches; by default timm widens them by a part of its classification head.
         options["feature_location"] = ""
     if pretrained:
@@ -153,6 +174,14 @@ def _features(name: str, output_stride: int, pretrained: bool) -> nn.Module:
         reason = next(iter(str(error).splitlines()), type(error).__name__)
         raise InputError(f"timm gives no feature maps of {name} ({reason}): choose another backbone") from error
     return net
+
+
+def _drop_last_fusions(net: nn.Module, kept: int) -> tuple[str, ...]:
+    """Let the last module of an HRNet fuse its branches into the ``kept`` finest ones only; gives the names dropped."""
+    before: Any = net.state_dict()
+    last: Any = list(net.get_submodule("stage4").children())[-1]
+    last.fuse_layers = last.fuse_layers[:kept]
+    return tuple(before.keys() - net.state_dict().keys())
 
 
 def _stage_parts(net: nn.Module, stages: int) -> tuple[str, ...]:

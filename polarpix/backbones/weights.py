@@ -37,7 +37,8 @@ class LoadReport:
         source: where the weights came from.
         loaded: names in the network that were filled.
         missing: names in the network that the file does not have; attention that the file knows nothing of included.
-        unexpected: names of the file (renamed) that the network does not have, such as a classifier.
+        unexpected: names of the file (renamed) that the network does not have, such as a classifier; without those that
+            a backbone was built without on purpose.
         mismatched: names in both whose shapes differ, with the two shapes: "name: file [..], network [..]".
     """
 
@@ -163,6 +164,7 @@ def load_weights(model: nn.Module, source: str | Path, *, strict: bool = False) 
     own = model.state_dict()
     # The names of the file are those of the timm network, which a backbone keeps in .net.
     inside = "net." if all(name.startswith("net.") for name in own) else ""
+    dropped = getattr(model, "dropped", ())  # a Backbone's
     own = {name.removeprefix(inside): tensor for name, tensor in own.items()}
     theirs = rename(read_state_dict(file), own.keys())
     fits = {name: tensor for name, tensor in theirs.items() if name in own and tensor.shape == own[name].shape}
@@ -171,7 +173,7 @@ def load_weights(model: nn.Module, source: str | Path, *, strict: bool = False) 
         loaded=tuple(fits),
         # Old files have no counter of batches; it plays no part with a fixed momentum.
         missing=tuple(name for name in own if name not in theirs and not name.endswith("num_batches_tracked")),
-        unexpected=tuple(name for name in theirs if name not in own),
+        unexpected=tuple(name for name in theirs if name not in own and name not in dropped),
         mismatched=tuple(
             f"{name}: file {list(tensor.shape)}, network {list(own[name].shape)}"
             for name, tensor in theirs.items()

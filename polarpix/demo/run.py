@@ -9,7 +9,7 @@ import numpy as np
 
 from polarpix.config import PoseRun, SegRun
 from polarpix.demo.figures import FIGURE_CLASSES, draw_scene, write_figures
-from polarpix.draw import draw_gates, legend, tile
+from polarpix.draw import draw_gates
 from polarpix.engine.artifact import load_artifact
 from polarpix.engine.evaluate import Evaluation, conditions, evaluate
 from polarpix.engine.fit import Fitted, fit
@@ -17,6 +17,7 @@ from polarpix.gates import record_gates
 from polarpix.pages import load_page
 from polarpix.predict import PosePredictor, SegPredictor, artifact_run, load
 from polarpix.report import Report, Section, write_html
+from polarpix.sheet import legend, tile
 from polarpix.summary import run_curves, write_evaluation, write_training
 from polarpix.types import UInt8Array
 

@@ -139,6 +139,12 @@ def load_state(model: nn.Module, artifact: Artifact) -> None:
     Raises:
         InputError: another attention form or layout, class count or architecture; names the first difference.
     """
+    for block in (module for module in model.modules() if isinstance(module, PolarizedSelfAttention)):
+        if artifact.form and (block.form, block.layout) != (artifact.form, artifact.layout):  # some are of one shape
+            raise InputError(
+                f"{artifact.file}: holds attention of the {artifact.form} form, {artifact.layout}; this model has the "
+                f"{block.form} form, {block.layout}: set model.backbone.attention to {artifact.attention!r}"
+            )
     own = model.state_dict()
     missing = [key for key in own if key not in artifact.state]
     unexpected = [key for key in artifact.state if key not in own]
@@ -155,11 +161,5 @@ def load_state(model: nn.Module, artifact: Artifact) -> None:
             f"{artifact.file}: does not fit this model: {'; '.join(found)}; "
             f"it holds attention {artifact.attention!r} and {len(artifact.labels.names)} outputs: use its own config"
         )
-    for block in (module for module in model.modules() if isinstance(module, PolarizedSelfAttention)):
-        if artifact.form and (block.form, block.layout) != (artifact.form, artifact.layout):  # of the same shapes
-            raise InputError(
-                f"{artifact.file}: holds attention of the {artifact.form} form, {artifact.layout}; this model has the "
-                f"{block.form} form, {block.layout}: set model.backbone.attention to {artifact.attention!r}"
-            )
     with torch.no_grad():
         model.load_state_dict(artifact.state)

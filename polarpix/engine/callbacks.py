@@ -18,7 +18,16 @@ from pytorch_lightning.utilities import rank_zero_only
 from polarpix.engine.artifact import save_artifact, write_text
 from polarpix.images import write_image
 
-__all__ = ["EpochSeed", "EvenBuffers", "LastValidation", "MetricsTable", "Pictures", "StepClock", "WeightsFile"]
+__all__ = [
+    "EpochSeed",
+    "EvenBuffers",
+    "LastValidation",
+    "MetricsTable",
+    "MovedFolder",
+    "Pictures",
+    "StepClock",
+    "WeightsFile",
+]
 
 
 class EpochSeed(Callback):
@@ -29,6 +38,30 @@ class EpochSeed(Callback):
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         torch.manual_seed(hash((self.seed, trainer.current_epoch, trainer.global_rank)) % 2**63)
+
+
+class MovedFolder(Callback):
+    """Lets a run go on where its folder lies now.
+
+    Checkpoints remember the folder they were written to, and the trainer forgets the best score so far if it is another
+    one: the first epoch after a move would take the place of the best weights, good or not.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = str((folder / "checkpoints").resolve())
+
+    def on_load_checkpoint(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        for state in checkpoint["callbacks"].values():
+            before = state.get("dirpath") if isinstance(state, dict) else None
+            if before:
+                state |= {key: self._moved(value, before) for key, value in state.items()}
+
+    def _moved(self, value: Any, before: str) -> Any:
+        if isinstance(value, dict):
+            return {self._moved(key, before): one for key, one in value.items()}
+        return self.folder + value.removeprefix(before) if str(value).startswith(before) else value
 
 
 class EvenBuffers(Callback):
@@ -158,8 +191,12 @@ class MetricsTable(Callback):
         rows: list[dict[str, Any]] = []
         if self.path.exists():
             with self.path.open(newline="") as file:
-                rows = [row for row in csv.DictReader(file) if int(row["epoch"]) < trainer.current_epoch]
+                rows = [row for row in csv.DictReader(file) if int(row["epoch"]) <= trainer.current_epoch]
         row: dict[str, Any] = {"epoch": trainer.current_epoch}
+        if rows and int(rows[-1]["epoch"]) == trainer.current_epoch:
+            same = rows.pop()
+            # A run that goes on from its best checkpoint ends that epoch once more, without its validation.
+            row |= same if trainer.ckpt_path else {}
         task: Any = pl_module
         stale = () if self.validated == trainer.current_epoch else task.results
         row |= {name: float(value) for name, value in sorted(trainer.callback_metrics.items()) if name not in stale}

@@ -13,7 +13,7 @@ import torch
 
 from polarpix.config import PoseRun, SegRun
 from polarpix.engine.artifact import Artifact, commit, load_state
-from polarpix.engine.fit import build_data, build_task, build_trainer
+from polarpix.engine.fit import build_data, build_task, build_trainer, run_trainer
 from polarpix.errors import InputError
 from polarpix.pose.evaluate import pose_protocol
 from polarpix.types import UInt8Array
@@ -68,7 +68,7 @@ def evaluate(artifact: Artifact, run: PoseRun | SegRun, split: str, pictures: in
     load_state(task.model, artifact)
     trainer = build_trainer(run, Path(run.out), [])
     step: Any = trainer.validate if split == "val" else trainer.test
-    step(task, datamodule=data, verbose=False)
+    run_trainer(trainer, step, task, datamodule=data, verbose=False)
     task.eval()
     picture = task.pictures(dataset, pictures)
     protocol = pose_protocol(run, dataset) if isinstance(run, PoseRun) else seg_protocol(run, split, len(dataset))

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import difflib
-import json
 import logging
 import warnings
-from dataclasses import asdict, dataclass
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
+import torch
 import torch.distributed as dist
 from lightning_fabric.utilities.exceptions import MisconfigurationException
 from pytorch_lightning.callbacks import (
@@ -23,21 +24,23 @@ from pytorch_lightning.callbacks import (
 from pytorch_lightning.loggers import TensorBoardLogger
 from pytorch_lightning.strategies import DDPStrategy, Strategy
 
+from polarpix.backbones.extract import is_hrnet
 from polarpix.backbones.insert import attention_blocks, convert_sync_batchnorm
-from polarpix.config import PoseRun, SegRun
-from polarpix.engine.artifact import load_artifact, save_artifact, write_text
+from polarpix.config import EngineConfig, PoseRun, SegRun
+from polarpix.engine.artifact import load_artifact, save_artifact
 from polarpix.engine.callbacks import (
     EpochSeed,
     EvenBuffers,
     LastValidation,
     MetricsTable,
+    MovedFolder,
     Pictures,
     StepClock,
     WeightsFile,
 )
 from polarpix.engine.optim import build_optimizer, build_schedule
+from polarpix.engine.resume import prepare_folder
 from polarpix.errors import InputError
-from polarpix.pages import flatten, load_page, page_text
 from polarpix.pose.task import PoseData, PoseTask
 from polarpix.seg.task import SegData, SegTask
 
@@ -51,6 +54,7 @@ __all__ = [
     "first_process",
     "fit",
     "run_folder",
+    "run_trainer",
 ]
 
 Run = PoseRun | SegRun
@@ -105,11 +109,23 @@ def configure(task: Any) -> dict[str, Any]:
 def strategy_of(run: Run) -> str | Strategy:
     """Buffers are made even once before each validation, not at every forward: ranks may differ by one batch there.
 
-    A linear head reads one map of the pyramid; what only the other maps need gets no gradient.
+    Where a head reads some maps of the pyramid only, what the others alone need gets no gradient: behind a linear head,
+    and in an HRNet, which computes all of its maps at once.
     """
-    if run.engine.strategy == "ddp":
-        return DDPStrategy(broadcast_buffers=False, find_unused_parameters=run.model.head == "linear")
+    if run.engine.strategy == "ddp" or several_processes(run.engine):
+        unread = run.model.head == "linear" or is_hrnet(run.model.backbone.name)
+        return DDPStrategy(broadcast_buffers=False, find_unused_parameters=unread)
     return run.engine.strategy
+
+
+def several_processes(engine: EngineConfig) -> bool:
+    """Whether a page with strategy auto asks for more than one process, all GPUs of this machine counted for auto."""
+    devices = str(engine.devices)
+    if devices in ("auto", "-1"):
+        count = torch.cuda.device_count() if engine.accelerator in ("auto", "gpu", "cuda") else 1
+    else:
+        count = int(devices) if devices.isdigit() else devices.count(",") + 1
+    return count > 1 or engine.nodes > 1
 
 
 class Bar(TQDMProgressBar):
@@ -182,6 +198,7 @@ def training_callbacks(run: Run, data: Data, folder: Path) -> list[Callback]:
         dirpath=folder / "checkpoints", filename="last", enable_version_counter=False, save_on_train_epoch_end=True
     )
     callbacks: list[Callback] = [
+        MovedFolder(folder),
         EpochSeed(run.seed),
         StepClock(),
         LastValidation(),
@@ -193,27 +210,6 @@ def training_callbacks(run: Run, data: Data, folder: Path) -> list[Callback]:
     callbacks += [EvenBuffers(), MetricsTable(folder / "metrics.csv")]
     callbacks += [checkpoints, WeightsFile(checkpoints, folder / "weights" / "best.safetensors"), last]
     return callbacks
-
-
-def prepare_folder(run: Run, labels: Any, folder: Path, resume: bool) -> Path | None:
-    """Refuse to write over a run or to continue one of another network; give the checkpoint to go on from, if any."""
-    last, page, weights = (
-        folder / name for name in ("checkpoints/last.ckpt", "config.yaml", "weights/best.safetensors")
-    )
-    if last.exists() and not resume:
-        raise InputError(f"{folder} already holds a run: add --resume to continue it, or choose another --name")
-    if last.exists() and page.exists():
-        before, now = (flatten(asdict(one.model)) for one in (load_page(page), run))
-        changed = next((key for key in now if now[key] != before.get(key) and key != "backbone.weights"), None)
-        if changed:
-            raise InputError(
-                f"{last}: trained with model.{changed} {before.get(changed)!r}, the page says {now[changed]!r}: "
-                "change it back, or choose another --name"
-            )
-    if last.exists() and weights.exists() and load_artifact(weights).labels.names != labels.names:
-        raise InputError(f"{last}: trained on other labels than the data has: choose another --name")
-    write_text(page, page_text(run))
-    return last if last.exists() else None
 
 
 def check_monitor(run: Run, names: list[str]) -> None:
@@ -233,6 +229,19 @@ def share_batchnorm(run: Run, task: Any, trainer: pl.Trainer) -> None:
     if trainer.world_size > 1 and trainer.strategy.root_device.type == "cpu":
         raise InputError("engine.sync_batchnorm works on GPUs only: set it to false, or train in one process")
     task.model = convert_sync_batchnorm(task.model)
+
+
+def run_trainer(trainer: pl.Trainer, step: Callable[..., Any], *args: Any, **options: Any) -> None:
+    """Call ``trainer.fit``, ``validate`` or ``test``; an interruption stays a ``KeyboardInterrupt``.
+
+    The trainer ends its work in order and then leaves the program without a word.
+    """
+    try:
+        step(*args, **options)
+    except SystemExit:
+        if trainer.interrupted:
+            raise KeyboardInterrupt from None
+        raise
 
 
 def fit(run: Run, resume: bool = False) -> Fitted:
@@ -256,10 +265,8 @@ def fit(run: Run, resume: bool = False) -> Fitted:
     logger = TensorBoardLogger(save_dir=folder, name="", version="tensorboard")
     trainer = build_trainer(run, folder, training_callbacks(run, data, folder), logger)
     share_batchnorm(run, task, trainer)
-    trainer.fit(task, datamodule=data, ckpt_path=last, weights_only=False if last else None)
+    run_trainer(trainer, trainer.fit, task, datamodule=data, ckpt_path=last, weights_only=False if last else None)
     weights = folder / "weights" / "best.safetensors"
     if first_process() and not weights.exists():  # no epoch at all: the weights as they started
         save_artifact(weights, task.model.state_dict(), run, labels, task.results)
-    best = folder / "weights" / "best.json"
-    metrics = json.loads(best.read_text()) if best.exists() else task.results
-    return Fitted(folder, weights, metrics)
+    return Fitted(folder, weights, load_artifact(weights).metrics if first_process() else task.results)

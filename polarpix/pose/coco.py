@@ -19,6 +19,7 @@ from polarpix.pose.coco_json import (
     find_category,
     index_pictures,
     parse_json,
+    read_area,
     read_box,
     read_keypoints,
     read_page,
@@ -28,6 +29,10 @@ from polarpix.pose.schema import schema_from_category
 from polarpix.types import FloatArray, IntArray, KeypointSchema, PoseSample
 
 __all__ = ["CocoKeypoints", "Instance"]
+
+FLAT = "dropped, the box has no area inside the image: mend bbox (x, y, width, height in pixels)"
+OUTSIDE = "keypoints outside the image count as not labelled: mend them, or give them visibility 0"
+EMPTY = "dropped, no labelled keypoint lies inside the image: mend its keypoints"
 
 
 @dataclass(frozen=True)
@@ -131,9 +136,7 @@ class CocoKeypoints:
     def _annotated(
         self, notes: list[dict[str, Any]], pictures: dict[int, Picture], whole_image: bool, training: bool
     ) -> list[Instance]:
-        flat = _Complaint("dropped: the box has no area inside the image")
-        outside = _Complaint("with labelled keypoints outside the image; those points count as not labelled")
-        empty = _Complaint("dropped: no labelled keypoint lies inside the image")
+        flat, outside, empty = _Complaint(FLAT), _Complaint(OUTSIDE), _Complaint(EMPTY)
         instances: list[Instance] = []
         for note in notes:
             if note["category_id"] != self.category_id or note.get("iscrowd"):
@@ -155,19 +158,25 @@ class CocoKeypoints:
             lost = (visibility > 0) & ~_on_image(points, picture)
             if lost.any():
                 first = int(lost.argmax())
-                outside.add(f"{where} ({self.schema.names[first]} at {points[first].tolist()})")
+                place = [round(value, 1) for value in points[first].tolist()]
+                outside.add(f"{where} ({self.schema.names[first]} at {place})")
                 visibility[lost] = 0
             if training and not visibility.any():
                 empty.add(where)
                 continue
-            area = float(note.get("area") or given[2] * given[3])
+            area = read_area(note, where) or float(given[2] * given[3])
             instances.append(
                 Instance(picture.file, picture.id, picture.size, int(note["id"]), box, area, points, visibility)
             )
-        for complaint in (flat, outside, empty):
-            complaint.warn()
+        complaints = [complaint for complaint in (flat, outside, empty) if complaint.count]
         if not instances:
-            raise InputError(f"{self.annotations}: no annotation has labelled keypoints and a box: the split is empty")
+            reasons = [str(complaint).removeprefix(f"{self.annotations}: ") for complaint in complaints]
+            why = reasons[0] if reasons else "add annotations, or name another file"
+            raise InputError(
+                f"{self.annotations}: no annotation has labelled keypoints and a box, the split is empty: {why}"
+            )
+        for complaint in complaints:
+            complaint.warn()
         if whole_image:
             _refuse_several(instances, self.annotations)
         return instances
@@ -177,7 +186,7 @@ class CocoKeypoints:
         self.boxes_sha256 = hashlib.sha256(text).hexdigest()
         if not isinstance(found, list):
             raise InputError(f"{boxes}: no list of {{image_id, category_id, bbox, score}}: give a COCO detection file")
-        flat = _Complaint("dropped: the box has no area inside the image")
+        flat = _Complaint(FLAT)
         points, visibility = read_keypoints({}, len(self.schema.names), str(boxes))
         instances: list[Instance] = []
         for number, note in enumerate(found):
@@ -200,7 +209,8 @@ class CocoKeypoints:
             instances.append(
                 Instance(picture.file, picture.id, picture.size, number, box, area, points, visibility, float(score))
             )
-        flat.warn()
+        if flat.count:
+            flat.warn()
         if not instances:
             wanted = f"has category_id {self.category_id} and scores at least {threshold}"
             raise InputError(f"{boxes}: none of its {len(found)} detections {wanted}: lower box_threshold")
@@ -217,10 +227,12 @@ class _Complaint:
         self.count += 1
         self.first = self.first or where
 
+    def __str__(self) -> str:
+        more = f" and {self.count - 1} more" if self.count > 1 else ""
+        return f"{self.first}{more}: {self.text}"
+
     def warn(self) -> None:
-        if self.count:
-            more = f" and {self.count - 1} more" if self.count > 1 else ""
-            warnings.warn(f"{self.first}{more}: {self.text}", stacklevel=4)
+        warnings.warn(str(self), stacklevel=4)
 
 
 def _on_image(points: FloatArray, picture: Picture) -> np.ndarray:

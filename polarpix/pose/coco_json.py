@@ -21,11 +21,14 @@ __all__ = [
     "find_category",
     "index_pictures",
     "parse_json",
+    "read_area",
     "read_box",
     "read_keypoints",
     "read_page",
     "require",
 ]
+
+IDS = ("id", "image_id", "category_id")
 
 
 @dataclass(frozen=True)
@@ -74,12 +77,14 @@ def read_page(path: Path) -> dict[str, Any]:
 
 
 def require(note: Any, keys: Iterable[str], where: str) -> None:
-    """Refuse an entry that is no object or lacks a key."""
+    """Refuse an entry that is no object, lacks a key, or has an id that is no whole number."""
     if not isinstance(note, dict):
         raise InputError(f"{where} is {note!r:.40}, not an object: this is no COCO file")
     for key in keys:
         if note.get(key) is None:
             raise InputError(f"{where} has no {key!r}: add it")
+        if key in IDS and not isinstance(note[key], int):
+            raise InputError(f"{where} has {key} {note[key]!r:.40}: COCO's ids are whole numbers, give one")
 
 
 def find_category(page: dict[str, Any], schema: KeypointSchema | None, source: Path) -> dict[str, Any]:
@@ -151,6 +156,18 @@ def read_box(note: dict[str, Any], where: str) -> FloatArray:
     if not numbers or len(box) != 4:
         raise InputError(f"{where}: bbox is {box}; it must be four numbers, x, y, width, height: mend it")
     return np.array(box, np.float32)
+
+
+def read_area(note: dict[str, Any], where: str) -> float | None:
+    """The ``area`` of an annotation in square pixels; None where it has none."""
+    area = note.get("area")
+    if area is None:
+        return None
+    if not isinstance(area, int | float) or not 0 <= area < math.inf:
+        raise InputError(
+            f"{where}: area is {area!r:.40}; it must be a number of square pixels: mend it or leave it out"
+        )
+    return float(area)
 
 
 def clip_box(box: FloatArray, picture: Picture) -> FloatArray | None:

@@ -15,7 +15,7 @@ from polarpix.pose.coco import CocoKeypoints
 from polarpix.pose.inference import instance_scores
 from polarpix.pose.nme import mean_error, nme, rmse
 from polarpix.pose.oks import OKS_METRICS, coco_results, evaluate_oks, oks_nms
-from polarpix.pose.pck import pck, reference_length
+from polarpix.pose.pck import pck, reference_length, reference_pair
 from polarpix.pose.schema import load_schema
 from polarpix.types import FloatArray, KeypointSchema
 
@@ -79,9 +79,15 @@ def evaluate_pose(
 
 
 def metric_names(config: PoseEvalConfig, schema: KeypointSchema) -> list[str]:
-    """The metrics that :func:`evaluate_pose` can give by a protocol."""
+    """The metrics that :func:`evaluate_pose` can give by a protocol.
+
+    Raises:
+        InputError: the protocol measures by two keypoints that the schema does not have.
+    """
     names = list(OKS_METRICS)
     if config.boxes == "gt":
+        if config.pck_reference is not None:
+            reference_pair(schema, config.pck_reference)
         names += ["mean_error", "RMSE", "NME"]
         for threshold in config.pck:
             names += [f"PCK@{threshold:g}", *(f"PCK@{threshold:g}/{name}" for name in schema.names)]

@@ -96,8 +96,8 @@ def build_pose_model(config: PoseModelConfig, outputs: int) -> PoseNet:
     """
     if config.head not in HEADS:
         raise InputError(f"model.head is {config.head!r}: choose one of {', '.join(HEADS)}")
-    backbone = build_backbone(config.backbone)
-    coarse = max(backbone.strides)
+    backbone = build_backbone(config.backbone, upto=4 if config.head == "linear" else None)
+    coarse = config.backbone.output_stride  # of the whole network, also where only its finest maps are read
     height, width = config.input_size
     if height % coarse or width % coarse:
         mended = [-(-side // coarse) * coarse for side in (height, width)]

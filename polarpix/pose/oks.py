@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from polarpix.errors import InputError
-from polarpix.pose.coco_json import read_page
+from polarpix.pose.coco_json import read_area, read_box, read_page
 from polarpix.types import IntArray
 
 __all__ = ["OKS_METRICS", "coco_results", "evaluate_oks", "oks", "oks_nms"]
@@ -149,16 +149,18 @@ def evaluate_oks(
 def _complete(note: Mapping[str, Any], K: int, source: str) -> dict[str, Any]:
     """A copy of an annotation with every key that the evaluation reads, and without the mask, which it does not."""
     filled = {key: value for key, value in note.items() if key != "segmentation" and value is not None}
+    where = f"{source}: annotation {note['id']}"
     filled.setdefault("iscrowd", 0)
     keypoints = filled.setdefault("keypoints", [0] * (3 * K))
     if len(keypoints) != 3 * K:
-        where = f"{source}: annotation {note['id']}"
         raise InputError(f"{where} has {len(keypoints)} keypoint numbers; {K} sigmas need {3 * K}: choose its category")
     filled.setdefault("num_keypoints", sum(v > 0 for v in keypoints[2::3]))
     if "area" not in filled and "bbox" not in filled:
-        raise InputError(f"{source}: annotation {note['id']} has neither area nor bbox, OKS needs a scale: add one")
-    box = filled.setdefault("bbox", [0, 0, 0, 0])
-    filled.setdefault("area", box[2] * box[3])
+        raise InputError(f"{where} has neither area nor bbox, OKS needs a scale: add one")
+    filled.setdefault("bbox", [0, 0, 0, 0])
+    if read_area(filled, where) is None:
+        _, _, width, height = read_box(filled, where).tolist()
+        filled["area"] = width * height
     return filled
 
 

@@ -10,7 +10,7 @@ import numpy.typing as npt
 from polarpix.errors import InputError
 from polarpix.types import FloatArray, KeypointSchema
 
-__all__ = ["pck", "reference_length"]
+__all__ = ["pck", "reference_length", "reference_pair"]
 
 Array = npt.NDArray[np.floating]
 
@@ -33,11 +33,20 @@ def reference_length(
     """
     if pair is None:
         return np.asarray(boxes[:, 2:].max(axis=1), np.float32)
-    if len(pair) != 2 or pair[0] == pair[1] or not set(pair) <= set(schema.names):
-        raise InputError(f"pck_reference is {list(pair)}: give two of {', '.join(schema.names)}")
-    a, b = (schema.names.index(name) for name in pair)
+    a, b = reference_pair(schema, pair)
     length = np.linalg.norm(gt[:, a] - gt[:, b], axis=-1)
     return np.where((visibility[:, [a, b]] > 0).all(axis=1) & (length > 0), length, np.nan).astype(np.float32)
+
+
+def reference_pair(schema: KeypointSchema, pair: Sequence[str]) -> tuple[int, int]:
+    """The indices of the two keypoints whose distance is the reference.
+
+    Raises:
+        InputError: the pair is not two names of the schema.
+    """
+    if len(pair) != 2 or pair[0] == pair[1] or not set(pair) <= set(schema.names):
+        raise InputError(f"eval.pck_reference is {list(pair)}: give two of {', '.join(schema.names)}")
+    return schema.names.index(pair[0]), schema.names.index(pair[1])
 
 
 def pck(

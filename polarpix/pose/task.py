@@ -13,7 +13,8 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from polarpix.config import PoseRun
-from polarpix.draw import draw_keypoints, tile
+from polarpix.draw import draw_keypoints
+from polarpix.errors import InputError
 from polarpix.images import normalize
 from polarpix.loading import Key, build_loader, sample_rng
 from polarpix.pose.coco import CocoKeypoints
@@ -23,6 +24,7 @@ from polarpix.pose.evaluate import evaluate_pose, metric_names, open_split
 from polarpix.pose.inference import predict_heatmaps, to_image_points
 from polarpix.pose.loss import pose_loss
 from polarpix.pose.model import PoseNet, build_pose_model, heatmap_stride
+from polarpix.sheet import tile
 from polarpix.types import FloatArray, KeypointSchema, PoseBatch, UInt8Array
 
 __all__ = ["PoseCrops", "PoseData", "PoseTask", "collate", "run_codec"]
@@ -78,10 +80,18 @@ class PoseData(pl.LightningDataModule):
         """The data set of "train", "val" or "test".
 
         Raises:
-            InputError: the page names no such split, or its files are not as they should be.
+            InputError: the page names no such split, its files are not as they should be, or its keypoints are not
+                those of a split opened before.
         """
         if split not in self.datasets:
-            self.datasets[split] = open_split(self.run.data, self.run.eval, split)
+            found = open_split(self.run.data, self.run.eval, split)
+            for other in self.datasets.values():
+                if other.schema.names != found.schema.names:
+                    raise InputError(
+                        f"{found.annotations}: its keypoints ({', '.join(found.schema.names)}) are not those of "
+                        f"{other.annotations} ({', '.join(other.schema.names)}): use files of one skeleton"
+                    )
+            self.datasets[split] = found
         return self.datasets[split]
 
     @property

@@ -14,6 +14,8 @@ the released sequential form takes a softmax over the pixels of every channel of
 Axis letters as in :mod:`polarpix.psa.reference`; ``X`` is x as [B, C, P]. It is a view in both memory layouts, and a
 row vector times it (or times its transpose) is fast in both. The products with X are taken in the dtype of x, also
 under autocast; what lies between them, small vectors, in at least float32 ("wide").
+
+Run eagerly, :mod:`polarpix.psa.passes` takes its place: the same arithmetic between passes written by hand.
 """
 
 from __future__ import annotations
@@ -30,22 +32,26 @@ from polarpix.psa.reference import wide
 __all__ = [
     "CHANNEL_GATES",
     "SPATIAL_GATES",
+    "SPATIAL_QUERIES",
     "apply_gates",
-    "channel_gate_paper",
-    "channel_gate_released_parallel",
-    "channel_gate_released_sequential",
     "gates",
-    "spatial_gate_paper",
-    "spatial_gate_released_parallel",
-    "spatial_gate_released_sequential",
+    "no_autocast",
+    "pooled",
+    "spatial_gate",
+    "vectors",
+    "widen",
 ]
 
 Weights = Mapping[str, Tensor]
-Gate = Callable[..., Tensor]
 
 
-def _widen(v: Tensor) -> Tensor:
-    return v.to(wide(v.dtype))
+def widen(v: Tensor) -> Tensor:
+    """v in at least float32."""
+    return _to(v, wide(v.dtype))
+
+
+def _to(v: Tensor, dtype: torch.dtype) -> Tensor:
+    return v if v.dtype == dtype else v.to(dtype)  # asking is cheaper than a call, and there are many
 
 
 def _rows(W: Tensor, X: Tensor) -> Tensor:
@@ -55,71 +61,29 @@ def _rows(W: Tensor, X: Tensor) -> Tensor:
 
 def _linear(v: Tensor, W: Tensor, b: Tensor | None = None) -> Tensor:
     """W v + b for v [B, in] and the convolution weight W [out, in, 1, 1], in the dtype of v."""
-    return F.linear(v, W.flatten(1).to(v.dtype), None if b is None else b.to(v.dtype))
-
-
-def _pooled_values(x: Tensor, W_q: Tensor, b_q: Tensor | None, W_v: Tensor, b_v: Tensor | None) -> Tensor:
-    """v = W_v c + b_v with c = x softmax_P(w_q x + b_q), wide [B, h]."""
-    X = x.flatten(2)  # [B, C, P]
-    q = _widen(_rows(W_q.flatten(1), X))  # [B, 1, P]
-    q = q if b_q is None else q + b_q  # without effect, but a parameter that gets no gradient stops DDP
-    a = F.softmax(q, dim=2)  # [B, 1, P]
-    c = torch.bmm(a.to(x.dtype), X.mT).squeeze(1)  # [B, C]
-    return _linear(_widen(c), W_v, b_v)
-
-
-def _mean_query(x: Tensor, g: Tensor | None, W_q: Tensor, b_q: Tensor | None) -> Tensor:
-    """mean_P(W_q y + b_q), wide [B, h], of y = x*g, or of x where g [B, C, 1, 1] is None."""
-    m = x.mean((2, 3), dtype=wide(x.dtype))  # [B, C]
-    return _linear(m if g is None else m * g.flatten(1), W_q, b_q)
-
-
-def _spatial_logits(x: Tensor, g: Tensor | None, t: Tensor, W_v: Tensor, b_v: Tensor | None) -> Tensor:
-    """t (W_v y + b_v), wide [B, 1, P], of y = x*g (of x where g is None) for the wide query t [B, h]."""
-    u = torch.matmul(t, W_v.flatten(1).to(t.dtype))  # [B, C]
-    u = u if g is None else u * g.flatten(1)
-    e = _widen(_rows(u.unsqueeze(1), x.flatten(2)))  # [B, 1, P]
-    return e if b_v is None else e + torch.matmul(t, b_v.to(t.dtype))[:, None, None]
+    return F.linear(v, _to(W.flatten(1), v.dtype), None if b is None else _to(b, v.dtype))
 
 
 def _layer_norm(z: Tensor, ln_weight: Tensor, ln_bias: Tensor, eps: float = 1e-5) -> Tensor:
     """LayerNorm over the channels of z [B, N]."""
-    return F.layer_norm(z, ln_weight.shape, ln_weight.to(z.dtype), ln_bias.to(z.dtype), eps)
-
-
-def _channel_sigmoid(z: Tensor, x: Tensor) -> Tensor:
-    return torch.sigmoid(z).to(x.dtype)[..., None, None]
-
-
-def _spatial_sigmoid(e: Tensor, x: Tensor) -> Tensor:
-    return torch.sigmoid(e).to(x.dtype).reshape(x.shape[0], 1, *x.shape[2:])
+    return F.layer_norm(z, ln_weight.shape, _to(ln_weight, z.dtype), _to(ln_bias, z.dtype), eps)
 
 
 def channel_gate_paper(
-    x: Tensor,
-    W_q: Tensor,
-    b_q: Tensor,
-    W_v: Tensor,
-    b_v: Tensor,
-    W_z: Tensor,
-    b_z: Tensor,
-    ln_weight: Tensor,
-    ln_bias: Tensor,
+    c: Tensor, W_v: Tensor, b_v: Tensor, W_z: Tensor, b_z: Tensor, ln_weight: Tensor, ln_bias: Tensor
 ) -> Tensor:
-    """The paper's channel gate [B, C, 1, 1] of x [B, C, H, W]."""
-    v = _pooled_values(x, W_q, b_q, W_v, b_v)  # [B, h]
-    return _channel_sigmoid(_layer_norm(_linear(v, W_z, b_z), ln_weight, ln_bias), x)
+    """The paper's channel gate [B, C] of the pooled pixels c [B, C]."""
+    v = _linear(c, W_v, b_v)  # [B, h]
+    return torch.sigmoid(_layer_norm(_linear(v, W_z, b_z), ln_weight, ln_bias))
 
 
-def channel_gate_released_parallel(x: Tensor, W_q: Tensor, W_v: Tensor, W_z: Tensor) -> Tensor:
-    """The channel gate [B, C, 1, 1] of the released parallel form."""
-    v = _pooled_values(x, W_q, None, W_v, None)  # [B, h]
-    return _channel_sigmoid(_linear(v, W_z), x)
+def channel_gate_released_parallel(c: Tensor, W_v: Tensor, W_z: Tensor) -> Tensor:
+    """The channel gate [B, C] of the released parallel form."""
+    return torch.sigmoid(_linear(_linear(c, W_v), W_z))
 
 
 def channel_gate_released_sequential(
-    x: Tensor,
-    W_q: Tensor,
+    c: Tensor,
     W_v: Tensor,
     W_z1: Tensor,
     b_z1: Tensor,
@@ -128,52 +92,105 @@ def channel_gate_released_sequential(
     W_z2: Tensor,
     b_z2: Tensor,
 ) -> Tensor:
-    """The channel gate [B, C, 1, 1] of the released sequential form."""
-    v = _pooled_values(x, W_q, None, W_v, None)  # [B, h]
+    """The channel gate [B, C] of the released sequential form."""
+    v = _linear(c, W_v)  # [B, h]
     k = F.relu(_layer_norm(_linear(v, W_z1, b_z1), ln_weight, ln_bias))  # [B, r]
-    return _channel_sigmoid(_linear(k, W_z2, b_z2), x)
+    return torch.sigmoid(_linear(k, W_z2, b_z2))
 
 
-def spatial_gate_paper(x: Tensor, g: Tensor | None, W_q: Tensor, b_q: Tensor, W_v: Tensor, b_v: Tensor) -> Tensor:
-    """The paper's spatial gate [B, 1, H, W] of y = x*g, or of x where g [B, C, 1, 1] is None."""
-    t = F.softmax(_mean_query(x, g, W_q, b_q), dim=1)  # [B, h]
-    return _spatial_sigmoid(_spatial_logits(x, g, t, W_v, b_v), x)
+def spatial_query_paper(m: Tensor, W_q: Tensor, b_q: Tensor, W_v: Tensor, b_v: Tensor) -> tuple[Tensor, Tensor | None]:
+    """u [B, C] and beta [B] of the paper's spatial logits u y + beta, from the mean m [B, C] of y."""
+    t = F.softmax(_linear(m, W_q, b_q), dim=1)  # [B, h]
+    return torch.mm(t, _to(W_v.flatten(1), t.dtype)), torch.mv(t, _to(b_v, t.dtype))
 
 
-def spatial_gate_released_parallel(x: Tensor, g: Tensor | None, W_q: Tensor, W_v: Tensor) -> Tensor:
-    """The spatial gate [B, 1, H, W] of the released parallel form, of y = x*g, or of x where g is None."""
-    e = _spatial_logits(x, g, _mean_query(x, g, W_q, None), W_v, None)  # [B, 1, P]
-    return _spatial_sigmoid(F.softmax(e, dim=2), x)
+def spatial_query_released(m: Tensor, W_q: Tensor, W_v: Tensor) -> tuple[Tensor, Tensor | None]:
+    """u [B, C] of the released parallel form; no beta."""
+    return torch.mm(_linear(m, W_q), _to(W_v.flatten(1), m.dtype)), None
 
 
-def spatial_gate_released_sequential(x: Tensor, g: Tensor | None, W_q: Tensor, W_v: Tensor) -> Tensor:
-    """The spatial gate [B, 1, H, W] of the released sequential form, of y = x*g, or of x where g is None.
+def spatial_gate_paper(e: Tensor) -> Tensor:
+    """sigmoid of the logits e [B, 1, P]."""
+    return torch.sigmoid(e)
+
+
+def spatial_gate_released_parallel(e: Tensor) -> Tensor:
+    """sigmoid(softmax_P) of the logits e [B, 1, P]."""
+    return torch.sigmoid(F.softmax(e, dim=2))
+
+
+def _spatial_gate_released_sequential(X: Tensor, m: Tensor, g: Tensor | None, W_q: Tensor, W_v: Tensor) -> Tensor:
+    """The spatial gate [B, 1, P] of the released sequential form, of y = x*g, or of x where g [B, C] is None.
 
     The gate goes into the weights of each sample, so that y is never formed; the softmax per channel keeps [h, P].
     """
-    t = _mean_query(x, g, W_q, None)  # [B, h]
-    W = W_v.flatten(1) if g is None else W_v.flatten(1) * g.flatten(2).mT  # [h, C] or [B, h, C]
-    V = _rows(W, x.flatten(2))  # [B, h, P]
+    t = _linear(m if g is None else m * g, W_q)  # [B, h]
+    W = W_v.flatten(1) if g is None else W_v.flatten(1) * g[:, None]  # [h, C] or [B, h, C]
+    V = _rows(W, X)  # [B, h, P]
     A = F.softmax(V, dim=2, dtype=t.dtype).to(V.dtype)  # [B, h, P]
-    return _spatial_sigmoid(_widen(_rows(t.unsqueeze(1), A)), x)
+    return torch.sigmoid(widen(_rows(t.unsqueeze(1), A)))
 
 
-CHANNEL_GATES: dict[tuple[str, str], Gate] = {
+CHANNEL_GATES: dict[tuple[str, str], Callable[..., Tensor]] = {
     ("paper", "parallel"): channel_gate_paper,
     ("paper", "sequential"): channel_gate_paper,
     ("released", "parallel"): channel_gate_released_parallel,
     ("released", "sequential"): channel_gate_released_sequential,
 }
 
-SPATIAL_GATES: dict[tuple[str, str], Gate] = {
+SPATIAL_QUERIES: dict[tuple[str, str], Callable[..., tuple[Tensor, Tensor | None]]] = {
+    ("paper", "parallel"): spatial_query_paper,
+    ("paper", "sequential"): spatial_query_paper,
+    ("released", "parallel"): spatial_query_released,
+}
+
+SPATIAL_GATES: dict[tuple[str, str], Callable[[Tensor], Tensor]] = {
     ("paper", "parallel"): spatial_gate_paper,
     ("paper", "sequential"): spatial_gate_paper,
     ("released", "parallel"): spatial_gate_released_parallel,
-    ("released", "sequential"): spatial_gate_released_sequential,
 }
 
 
-def _no_autocast(device_type: str) -> AbstractContextManager[object]:
+def vectors(
+    c: Tensor | None,
+    m: Tensor | None,
+    dtype: torch.dtype,
+    form: str,
+    layout: str,
+    channel: Weights | None,
+    spatial: Weights | None,
+) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+    """What lies between the two reads of a map, O(C^2) per sample: the channel gate g [B, C], and u [B, C], beta [B].
+
+    c and m are the pooled and the mean pixel of x, wide [B, C], None where the branch is; the spatial logits are
+    u x + beta, of x also in the sequential layout, where y = x*g. g has the map's dtype, as every gate.
+    """
+    g = u = beta = None
+    if c is not None and channel is not None:
+        rest = {name: W for name, W in channel.items() if name not in ("W_q", "b_q")}
+        g = _to(CHANNEL_GATES[form, layout](c, **rest), dtype)
+    if m is not None and spatial is not None:
+        y_gate = g if layout == "sequential" else None
+        u, beta = SPATIAL_QUERIES[form, layout](m if y_gate is None else m * y_gate, **spatial)
+        u = u if y_gate is None else u * y_gate
+    return g, u, beta
+
+
+def pooled(X: Tensor, W_q: Tensor, b_q: Tensor | None) -> Tensor:
+    """c = x softmax_P(w_q x + b_q), wide [B, C], of x as X [B, C, P]."""
+    q = widen(_rows(W_q.flatten(1), X))  # [B, 1, P]
+    q = q if b_q is None else q + b_q  # without effect, but a parameter that gets no gradient stops DDP
+    a = F.softmax(q, dim=2)  # [B, 1, P]
+    return widen(torch.bmm(a.to(X.dtype), X.mT).squeeze(1))
+
+
+def spatial_gate(X: Tensor, u: Tensor, beta: Tensor | None, form: str, layout: str) -> Tensor:
+    """The gate s, wide [B, 1, P], from the logits u x + beta of x as X [B, C, P]."""
+    e = widen(_rows(u.unsqueeze(1), X))  # [B, 1, P]
+    return SPATIAL_GATES[form, layout](e if beta is None else e + beta[:, None, None])
+
+
+def no_autocast(device_type: str) -> AbstractContextManager[object]:
     """Autocast would round the small vectors between the passes; only where it is on, to leave exports plain."""
     if torch.amp.is_autocast_available(device_type) and torch.is_autocast_enabled(device_type):
         return torch.autocast(device_type, enabled=False)
@@ -187,11 +204,19 @@ def gates(
 
     In the sequential layout the spatial gate is that of y = x*g, which is not formed.
     """
-    with _no_autocast(x.device.type):
-        g = None if channel is None else CHANNEL_GATES[form, layout](x, **channel)
-        y_gate = g if layout == "sequential" else None
-        s = None if spatial is None else SPATIAL_GATES[form, layout](x, y_gate, **spatial)
-    return g, s
+    collapses = (form, layout) in SPATIAL_QUERIES
+    with no_autocast(x.device.type):
+        X = x.flatten(2)  # [B, C, P]
+        c = None if channel is None else pooled(X, channel["W_q"], channel.get("b_q"))
+        m = None if spatial is None else x.mean((2, 3), dtype=wide(x.dtype))  # [B, C]
+        g, u, beta = vectors(c, m if collapses else None, x.dtype, form, layout, channel, spatial)
+        s = None
+        if u is not None:
+            s = spatial_gate(X, u, beta, form, layout)
+        elif m is not None and spatial is not None:
+            s = _spatial_gate_released_sequential(X, m, g, **spatial)
+    g = None if g is None else g[..., None, None]
+    return g, None if s is None else s.to(x.dtype).reshape(x.shape[0], 1, *x.shape[2:])
 
 
 def _product(x: Tensor, g: Tensor | None, s: Tensor | None, layout: str, scale: float) -> Tensor:

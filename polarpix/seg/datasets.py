@@ -69,7 +69,7 @@ class SegDataset:
         if unknown:
             raise InputError(self._outside(path, unknown))
         if 255 in present and present <= {0, 255}:
-            self._refuse_binary_masks(path)
+            self._refuse_binary_masks(path, present)
         return self._lookup[raw]
 
     def _outside(self, path: Path, unknown: Sequence[int]) -> str:
@@ -80,15 +80,15 @@ class SegDataset:
             "nor ignore: name every class in data.classes, or renumber the file"
         )
 
-    def _refuse_binary_masks(self, suspect: Path) -> None:
+    def _refuse_binary_masks(self, suspect: Path, present: set[int]) -> None:
         """A mask of 0 and 255 may be background and void, unless no file of the split holds anything else."""
         if self._holds_classes:
             return
         self._holds_classes = any(_values(read_label(path)) - {0, 255} for _, path in self.files)
         if not self._holds_classes:
             raise InputError(
-                f"{suspect}: mask holds 0 and 255, like every mask of the split, and 255 means ignore: "
-                "divide by 255 or name the ignore label"
+                f"{suspect}: mask holds only {' and '.join(map(str, sorted(present)))}, like all of the split, and 255 "
+                "means ignore: divide the masks by 255, or label what is not void"
             )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from polarpix.config import SegRun
-from polarpix.draw import draw_mask, tile
+from polarpix.draw import draw_mask
 from polarpix.errors import InputError
 from polarpix.images import normalize
 from polarpix.loading import Key, build_loader, sample_rng
@@ -23,6 +24,7 @@ from polarpix.seg.miou import ConfusionMatrix, SegScores
 from polarpix.seg.model import build_seg_model, warn_of_reach
 from polarpix.seg.multiscale import predict_probabilities
 from polarpix.seg.uniform import class_index, draw_uniform
+from polarpix.sheet import tile
 from polarpix.types import ClassTable, SegBatch, UInt8Array
 
 __all__ = ["SegCrops", "SegData", "SegTask", "collate"]
@@ -35,13 +37,13 @@ class SegCrops:
     """A data set through its transform; asked by (epoch, position).
 
     When training, a share ``data.uniform`` of the positions is replaced by a class drawn uniformly and a picture that
-    holds it (class-uniform sampling, Zhu et al., CVPR 2019).
+    holds it (class-uniform sampling, Zhu et al., CVPR 2019). Which picture holds what is kept in the folder ``cache``.
     """
 
-    def __init__(self, dataset: SegDataset, transform: SegTransform, seed: int) -> None:
+    def __init__(self, dataset: SegDataset, transform: SegTransform, seed: int, cache: Path | None = None) -> None:
         self.dataset, self.transform, self.seed = dataset, transform, seed
         self.uniform = transform.data.uniform if transform.training else 0.0
-        self.holders = class_index(dataset) if self.uniform else []
+        self.holders = class_index(dataset, cache) if self.uniform else []
 
     def __len__(self) -> int:
         return len(self.dataset)
@@ -95,7 +97,12 @@ class SegData(pl.LightningDataModule):
         training = split == "train"
         trainer = self.trainer
         return build_loader(
-            SegCrops(dataset, SegTransform(self.run.data, dataset.classes.ignore, training), self.run.seed),
+            SegCrops(
+                dataset,
+                SegTransform(self.run.data, dataset.classes.ignore, training),
+                self.run.seed,
+                cache=Path(self.run.out) / "cache",
+            ),
             collate,
             seed=self.run.seed,
             training=training,

@@ -6,6 +6,7 @@ Rare classes are seen more often: a class is drawn uniformly, then an image that
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 from collections.abc import Sequence
@@ -26,27 +27,25 @@ def class_index(dataset: SegDataset, cache: Path | None = None) -> list[list[int
 
     Args:
         dataset: every label file of it is read once.
-        cache: a JSON file to take the answer from, or to keep it in; one of other or changed label files is rewritten.
+        cache: folder to take the answer from, or to keep it in: one small JSON file per set of label files, known by
+            their paths, sizes and times of change, and by the classes.
 
     Raises:
         InputError: a label file that cannot be read or holds values outside the classes.
     """
-    mark = _fingerprint(dataset)
-    if cache is not None and cache.is_file():
-        try:
-            kept = json.loads(cache.read_text(encoding="utf-8"))
-        except ValueError:
-            kept = {}  # a damaged cache is only a lost one
-        if kept.get("labels") == mark:
-            return [list(map(int, positions)) for positions in kept["positions"]]
+    kept = None if cache is None else cache / f"class_index_{_fingerprint(dataset)[:20]}.json"
+    if kept is not None and kept.is_file():
+        with contextlib.suppress(ValueError, TypeError):  # a damaged cache is only a lost one
+            return [list(map(int, positions)) for positions in json.loads(kept.read_text(encoding="utf-8"))]
     index: list[list[int]] = [[] for _ in dataset.classes.names]
     with ThreadPoolExecutor() as pool:
         for position, label in enumerate(pool.map(dataset.read_label, range(len(dataset)))):
             present = np.flatnonzero(np.bincount(label.ravel(), minlength=256)[: len(index)])
             for c in present.tolist():
                 index[c].append(position)
-    if cache is not None:
-        write_bytes(cache, json.dumps({"labels": mark, "positions": index}).encode())
+    if kept is not None:
+        with contextlib.suppress(OSError):  # what cannot be kept is counted again the next time
+            write_bytes(kept, json.dumps(index).encode())
     return index
 
 

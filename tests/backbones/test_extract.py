@@ -53,6 +53,30 @@ def test_hrnet_w32_gives_its_true_branches() -> None:
     assert backbone.strides == (2, 4, 8, 16, 32)
 
 
+def test_an_hrnet_ends_at_the_coarsest_map_that_is_read() -> None:
+    """It loses what only its other maps need; names, weights and maps of the rest stay as they are."""
+    whole = build("hrnet_w18_small").eval()
+    torch.manual_seed(0)
+    cut = build_backbone(BackboneConfig("hrnet_w18_small", attention="none"), upto=8).eval()
+    assert (cut.channels, cut.strides) == ((64, 16, 32), (2, 4, 8))
+    names = whole.net.state_dict().keys()
+    assert set(cut.dropped) == names - cut.net.state_dict().keys()
+    assert {name.rpartition(".fuse_layers.")[0] for name in cut.dropped} == {"stage4.0"}
+    assert {name.rpartition(".fuse_layers.")[2][0] for name in cut.dropped} == {"2", "3"}
+    cut.load_state_dict({f"net.{name}": whole.net.state_dict()[name] for name in names - set(cut.dropped)})
+    x = torch.randn(1, 3, 64, 64)
+    with torch.inference_mode():
+        for ours, theirs in zip(cut(x), whole(x)[:3], strict=True):
+            torch.testing.assert_close(ours, theirs)
+
+
+def test_only_an_hrnet_is_cut() -> None:
+    torch.manual_seed(0)
+    found = build_backbone(BackboneConfig("resnet18", attention="none"), upto=4)
+    assert found.strides == build().strides
+    assert found.dropped == ()
+
+
 def test_nhwc_networks_come_out_nchw() -> None:
     backbone = build("swin_tiny_patch4_window7_224").eval()
     assert backbone.nhwc

@@ -151,6 +151,19 @@ def test_counter_of_batches_may_be_missing(tmp_path: Path) -> None:
     assert load_weights(Tiny(), file, strict=True).missing == ()
 
 
+def test_what_a_backbone_was_built_without_is_not_complained_about(tmp_path: Path) -> None:
+    config = BackboneConfig("hrnet_w18_small", attention="psa_p")
+    file = save(tmp_path / "hrnet.pth", timm.create_model("hrnet_w18_small").state_dict())
+    config.weights = str(file)
+    build_backbone(config, upto=4)  # strict
+    config.weights = None
+    report = load_weights(build_backbone(config, upto=4), file, strict=True)
+    heads = {name.partition(".")[0] for name in report.unexpected}
+    assert heads == {"incre_modules", "downsamp_modules", "final_layer", "classifier"}
+    assert all(".attention." in name for name in report.missing)
+    assert not report.mismatched
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [

@@ -96,7 +96,7 @@ def test_a_model_gets_its_own_weights(saved: Path) -> None:
         ("psa_p", 4, r"of another shape \(head.final_layer.*holds attention 'psa_p' and 14 outputs"),
         ("none", 3, "not expected"),
         ("se", 3, "missing"),
-        ("psa_p_released", 3, "does not fit this model"),
+        ("psa_p_released", 3, "this model has the released form, parallel: set model.backbone.attention to 'psa_p'"),
         ("psa_s", 3, "holds attention of the paper form, parallel; this model has the paper form, sequential"),
     ],
 )

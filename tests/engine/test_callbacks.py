@@ -2,6 +2,7 @@
 
 import csv
 import multiprocessing
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,15 @@ from torch.utils.data import DataLoader
 from polarpix.config import BackboneConfig, SegModelConfig, SegRun
 from polarpix.demo.figures import FIGURE_CLASSES
 from polarpix.engine.artifact import load_artifact
-from polarpix.engine.callbacks import EpochSeed, EvenBuffers, LastValidation, MetricsTable, StepClock, WeightsFile
+from polarpix.engine.callbacks import (
+    EpochSeed,
+    EvenBuffers,
+    LastValidation,
+    MetricsTable,
+    MovedFolder,
+    StepClock,
+    WeightsFile,
+)
 from polarpix.images import read_image
 
 
@@ -48,7 +57,7 @@ class Loop(pl.LightningModule):
         self.log_dict(self.results)
 
 
-def train(task: Loop, callbacks: list[Callback], epochs: int, every: int = 1) -> pl.Trainer:
+def train(task: Loop, callbacks: list[Callback], epochs: int, every: int = 1, resume: Path | None = None) -> pl.Trainer:
     trainer = pl.Trainer(
         accelerator="cpu",
         max_epochs=epochs,
@@ -61,7 +70,7 @@ def train(task: Loop, callbacks: list[Callback], epochs: int, every: int = 1) ->
         enable_checkpointing=any(isinstance(one, ModelCheckpoint) for one in callbacks),
     )
     loader = DataLoader(torch.ones(6, 1), batch_size=2)  # type: ignore[arg-type]  # a tensor is a data set
-    trainer.fit(task, loader, loader)
+    trainer.fit(task, loader, loader, ckpt_path=resume, weights_only=False)
     return trainer
 
 
@@ -156,7 +165,39 @@ def test_the_table_has_a_row_per_epoch_and_nothing_stale(tmp_path: Path) -> None
     assert all(not row.get("old") for row in rows)
 
 
+def test_going_on_from_the_best_checkpoint_keeps_its_row(tmp_path: Path) -> None:
+    path = tmp_path / "m.csv"
+    best = ModelCheckpoint(tmp_path, "best", monitor="score", mode="max", save_on_train_epoch_end=False)
+    train(Loop([0.1, 0.5, 0.3]), [MetricsTable(path), best], epochs=3)
+    before = rows_of(path)
+    train(Loop([0.1, 0.5, 0.4]), [MetricsTable(path), best], epochs=3, resume=Path(best.best_model_path))
+    assert rows_of(path)[:2] == before[:2]
+    assert [float(row["score"]) for row in rows_of(path)] == pytest.approx([0.1, 0.5, 0.4])
+
+
 def test_pictures_are_drawn_after_each_validation(seg_folder: Path) -> None:
     first, last = (read_image(seg_folder / "pictures" / f"epoch_00{i}.jpg") for i in (0, 1))
     assert first.shape == last.shape
     assert (first != last).any()
+
+
+def test_a_moved_run_keeps_its_best_score(tmp_path: Path) -> None:
+    def usual(folder: Path) -> list[Callback]:
+        place, plain = folder / "checkpoints", {"enable_version_counter": False}
+        best = ModelCheckpoint(place, "best", monitor="score", mode="max", save_on_train_epoch_end=False, **plain)
+        last = ModelCheckpoint(place, "last", save_on_train_epoch_end=True, **plain)
+        return [MovedFolder(folder), best, WeightsFile(best, folder / "weights" / "best.safetensors"), last]
+
+    before, now = tmp_path / "before", tmp_path / "now"
+    train(Loop([0.9, 0.2]), usual(before), epochs=2)
+    before.rename(now)
+    weights = (now / "weights" / "best.safetensors").read_bytes()
+    callbacks = usual(now)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", ".*dirpath has changed.*")
+        train(Loop([0.9, 0.2, 0.5]), callbacks, epochs=3, resume=now / "checkpoints" / "last.ckpt")
+    best: Any = callbacks[1]
+    assert float(best.best_model_score) == pytest.approx(0.9)
+    assert best.best_model_path == str((now / "checkpoints" / "best.ckpt").resolve())
+    assert (now / "weights" / "best.safetensors").read_bytes() == weights
+    assert not before.exists()

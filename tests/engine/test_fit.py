@@ -14,6 +14,8 @@ import pytorch_lightning as pl
 import torch
 import yaml
 from pytorch_lightning.callbacks import Callback, EMAWeightAveraging
+from pytorch_lightning.strategies import DDPStrategy
+from pytorch_lightning.trainer.states import TrainerStatus
 from torch import Tensor
 
 from polarpix.backbones.insert import attention_blocks
@@ -124,21 +126,6 @@ def test_a_finished_run_stays_as_it_is(run_in: RunIn, tmp_path: Path) -> None:
     assert len(rows_of(again.folder)) == 1
 
 
-@pytest.mark.parametrize(
-    ("option", "words"),
-    [
-        ("--model.backbone.attention=psa_s", "trained with model.backbone.attention 'psa_p', the page says 'psa_s'"),
-        ("--model.aspp_channels=16", "trained with model.aspp_channels 8, the page says 16"),
-    ],
-)
-def test_a_run_of_another_network_is_not_resumed(option: str, words: str, run_in: RunIn, tmp_path: Path) -> None:
-    folder = fit(run_in("seg", tmp_path, "--engine.epochs=1")).folder
-    page = (folder / "config.yaml").read_bytes()
-    with pytest.raises(InputError, match=words):
-        fit(run_in("seg", tmp_path, option), resume=True)
-    assert (folder / "config.yaml").read_bytes() == page
-
-
 def test_what_is_validated_and_drawn_is_the_average(run_in: RunIn, tmp_path: Path) -> None:
     """Pictures before the averaged weights are swapped out, statistics made even after they are swapped in."""
     run = run_in("seg", tmp_path, "--engine.ema=0.5")
@@ -233,6 +220,42 @@ def test_what_this_machine_does_not_have(run_in: RunIn, tmp_path: Path) -> None:
     options = ("--engine.sync_batchnorm=true", "--engine.strategy=ddp", "--engine.devices=2")
     with pytest.raises(InputError, match=r"engine\.sync_batchnorm works on GPUs only"):
         fit(run_in("seg", tmp_path, *options))
+
+
+@pytest.mark.parametrize(
+    ("options", "kind", "unread"),
+    [
+        ([], str, None),
+        (["--engine.devices=auto"], str, None),
+        (["--engine.devices=-1"], str, None),
+        (["--engine.devices=[0]"], str, None),
+        (["--engine.devices=2"], DDPStrategy, False),
+        (["--engine.devices=0,1"], DDPStrategy, False),
+        (["--engine.nodes=2"], DDPStrategy, False),
+        (["--engine.strategy=ddp"], DDPStrategy, False),
+        (["--engine.strategy=ddp", "--model.backbone.name=hrnet_w18_small"], DDPStrategy, True),
+        (["--engine.strategy=ddp", "--model.head=linear"], DDPStrategy, True),
+    ],
+)
+def test_several_processes_are_told_what_has_no_gradient(
+    options: list[str], kind: type, unread: bool | None, run_in: RunIn, tmp_path: Path
+) -> None:
+    found: Any = engine.strategy_of(run_in("pose", tmp_path, *options))
+    assert isinstance(found, kind)
+    assert unread is None or found._ddp_kwargs["find_unused_parameters"] == unread
+
+
+@pytest.mark.parametrize(("interrupted", "wanted"), [(True, KeyboardInterrupt), (False, SystemExit)])
+def test_an_interruption_is_not_swallowed(interrupted: bool, wanted: type[BaseException], tmp_path: Path) -> None:
+    """The trainer tidies up and then leaves the program with status 1, and so without the line that users get."""
+    trainer = pl.Trainer(accelerator="cpu", logger=False, enable_checkpointing=False, default_root_dir=tmp_path)
+
+    def step(*_: object) -> None:
+        trainer.state.status = TrainerStatus.INTERRUPTED if interrupted else TrainerStatus.RUNNING
+        raise SystemExit(1)
+
+    with pytest.raises(wanted):
+        engine.run_trainer(trainer, step)
 
 
 def free_port() -> int:

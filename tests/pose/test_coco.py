@@ -93,6 +93,25 @@ def test_flat_boxes_are_dropped_with_a_warning(page: Page, write_set: Writer) ->
         assert len(CocoKeypoints(*write_set(page))) == 1
 
 
+def test_a_split_that_loses_everything_is_one_line(
+    page: Page, write_set: Writer, recwarn: pytest.WarningsRecorder
+) -> None:
+    for note in page["annotations"]:
+        note["bbox"] = [8, 6, 0, 16]
+    path, folder = write_set(page)
+    with pytest.raises(InputError, match="the split is empty: annotation 11") as error:
+        CocoKeypoints(path, folder)
+    assert not recwarn.list
+    assert "annotation 11 (bbox [8, 6, 0, 16]) and 1 more: dropped, the box has no area" in str(error.value)
+    assert str(error.value).count(str(path)) == 1
+
+
+@pytest.mark.parametrize("area", [0, None])
+def test_without_an_area_the_box_is_the_scale(page: Page, write_set: Writer, area: int | None) -> None:
+    page["annotations"][0]["area"] = area
+    assert CocoKeypoints(*write_set(page))[0].area == 24 * 16
+
+
 def test_schema_names_the_category(page: Page, write_set: Writer) -> None:
     names = ("nose", "left_ear", "right_ear", "tail_base")
     schema = KeypointSchema(names, (), (), (0.1,) * 4, "schema file", "rat")
@@ -143,6 +162,13 @@ def edit(page: Page, *path: Any, to: Any = None) -> Page:
         (lambda p: edit(p, "images", 0, "width", to=0), "size in pixels"),
         (lambda p: edit(p, "images", 0, "file_name", to="c.png"), "1 of 2 images"),
         (lambda p: edit(p, "categories", 0, "keypoints"), "no category has keypoint names"),
+        (lambda p: edit(p, "categories", 0, "id", to="x"), "category number 0 has id 'x'"),
+        (lambda p: edit(p, "images", 0, "id", to=[1]), "image number 0 has id [1]: COCO's ids are whole numbers"),
+        (lambda p: edit(p, "annotations", 0, "id", to="11"), "annotation number 0 has id '11'"),
+        (lambda p: edit(p, "annotations", 0, "image_id", to="1"), "annotation number 0 has image_id '1'"),
+        (lambda p: edit(p, "annotations", 0, "area", to="big"), "annotation 11: area is 'big'"),
+        (lambda p: edit(p, "annotations", 0, "area", to=-4), "annotation 11: area is -4; it must be a number of"),
+        (lambda p: edit(p, "annotations", 0, "area", to=float("nan")), "annotation 11: area is nan"),
         (lambda p: edit(p, "categories", 1, "keypoints", to=["a"]), "['mouse', 'box'] have keypoint names"),
     ],
 )

@@ -41,6 +41,31 @@ def test_every_parameter_of_the_head_learns(head: str) -> None:
     assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in network.head.parameters())
 
 
+@pytest.mark.parametrize(
+    ("name", "attention", "millions"),
+    [
+        ("hrnet_w32", "none", 28.5),
+        ("hrnet_w32", "psa_p_released", 31.4),
+        ("hrnet_w48", "none", 63.6),
+        ("hrnet_w48", "psa_p_released", 70.0),
+    ],
+)
+def test_hrnets_have_the_published_number_of_parameters(name: str, attention: str, millions: float) -> None:
+    """Table 2 of the paper, arXiv 2107.00782."""
+    with torch.device("meta"):
+        network = build_pose_model(
+            PoseModelConfig(BackboneConfig(name, attention=attention), head="linear", input_size=(384, 288)), 17
+        )
+    assert sum(p.numel() for p in network.parameters()) / 1e6 == pytest.approx(millions, abs=0.06)
+
+
+def test_every_parameter_of_an_hrnet_behind_a_linear_head_is_used() -> None:
+    torch.manual_seed(0)
+    network = build_pose_model(config(backbone=BackboneConfig("hrnet_w18_small"), head="linear"), 3)
+    network(torch.randn(2, 3, 64, 96)).square().sum().backward()
+    assert [name for name, p in network.named_parameters() if p.grad is None] == []
+
+
 def test_the_deconvolution_head_is_simplebaselines() -> None:
     """256 wide 4x4 deconvolutions with batch norm, weights drawn with deviation 0.001 (Xiao et al., 2018)."""
     torch.manual_seed(0)
@@ -60,6 +85,10 @@ def test_the_deconvolution_head_is_simplebaselines() -> None:
     ("change", "words"),
     [
         ({"head": "conv"}, "model.head is 'conv': choose one of deconv, linear"),
+        (
+            {"backbone": BackboneConfig("hrnet_w18_small"), "head": "linear", "input_size": (64, 72)},
+            "64x72; both must be multiples of 32",
+        ),
         ({"input_size": (64, 90)}, r"64x90; both must be multiples of 32: use \[64, 96\]"),
         ({"backbone": BackboneConfig("test_vit", output_stride=16, attention="none"), "head": "linear"}, "at stride 4"),
     ],

@@ -1,6 +1,8 @@
 """The pose task: batches from files, a loss that falls, one path for evaluation and pictures."""
 
+import json
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -109,6 +111,23 @@ def test_metric_names_are_those_of_the_protocol(run: PoseRun) -> None:
     assert {"AP", "AR", "mean_error", "PCK@0.2", "PCK@0.2/neck"} <= set(task.metric_names)
     run.eval.boxes = "boxes.json"
     assert "mean_error" not in task.metric_names
+
+
+def test_a_reference_that_the_skeleton_does_not_have(run: PoseRun) -> None:
+    run.eval.pck_reference = ["neck", "tail"]
+    with pytest.raises(InputError, match=r"eval\.pck_reference is \['neck', 'tail'\]: give two of head_top, neck"):
+        _ = PoseTask(run, PoseData(run).labels).metric_names
+
+
+def test_a_split_of_another_skeleton(run: PoseRun, figures: Path, tmp_path: Path) -> None:
+    page = json.loads((figures / "annotations" / "val.json").read_text())
+    page["categories"][0]["keypoints"][0] = "hat"
+    run.data.val_annotations = str(tmp_path / "val.json")
+    (tmp_path / "val.json").write_text(json.dumps(page))
+    data = PoseData(run)
+    data.dataset("train")
+    with pytest.raises(InputError, match=r"val\.json: its keypoints \(hat, neck, .*not those of .*train\.json"):
+        data.dataset("val")
 
 
 def test_a_split_that_the_page_does_not_name(run: PoseRun) -> None:

@@ -221,7 +221,7 @@ def test_masks_of_0_and_255_are_refused(tmp_path):
     dataset = build_seg_dataset(folder_page(tmp_path), "train")
     assert not dataset[0].label.any()
     for _ in range(2):
-        with pytest.raises(InputError, match=r"b\.png: mask holds 0 and 255.*divide by 255 or name the ignore label"):
+        with pytest.raises(InputError, match=r"b\.png: mask holds only 0 and 255, like all.*divide the masks by 255"):
             dataset[1]
 
 

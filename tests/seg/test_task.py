@@ -19,9 +19,9 @@ TinyPage = Callable[[str], dict[str, Any]]
 
 
 @pytest.fixture
-def run(tiny_page: TinyPage) -> SegRun:
-    """The tiny page."""
-    found = make_run(tiny_page("seg"))
+def run(tiny_page: TinyPage, tmp_path: Path) -> SegRun:
+    """The tiny page, its runs below a folder of the test's own."""
+    found = make_run(tiny_page("seg") | {"out": str(tmp_path / "runs")})
     assert isinstance(found, SegRun)
     return found
 
@@ -55,6 +55,8 @@ def test_class_uniform_sampling_shows_rare_classes(run: SegRun) -> None:
         return sum(6 in crops[epoch, position][1] for epoch in range(4) for position in range(len(crops)))
 
     uniform = seen(run)
+    assert [path.suffix for path in (Path(run.out) / "cache").iterdir()] == [".json"]
+    assert uniform == seen(run)  # by what was kept
     run.data.uniform = 0.0
     assert uniform > seen(run)
 

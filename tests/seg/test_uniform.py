@@ -25,18 +25,25 @@ def test_index_lists_the_images_of_each_class(dataset):
 
 
 def test_cache_is_used_until_a_label_changes(dataset, tmp_path):
-    cache = tmp_path / "cache" / "classes.json"
-    first = class_index(dataset, cache)
-    kept = cache.read_text().replace("[0, 1]", "[1, 0]")
-    cache.write_text(kept)
+    cache = tmp_path / "deep" / "cache"
+    assert class_index(dataset, cache) == [[0, 1], [0, 2], [], [2]]
+    (kept,) = cache.iterdir()
+    kept.write_text(kept.read_text().replace("[0, 1]", "[1, 0]"))
     assert class_index(dataset, cache) == [[1, 0], [0, 2], [], [2]]  # read, not counted
     path = dataset.files[1][1]
     write_label(path, np.full((2, 2), 2, np.uint8))
     os.utime(path, ns=(1, 1))
     assert class_index(dataset, cache) == [[0], [0, 2], [1], [2]]
-    cache.write_text("{ broken")
-    assert class_index(dataset, cache) == [[0], [0, 2], [1], [2]]
-    assert first == [[0, 1], [0, 2], [], [2]]
+    assert len(list(cache.iterdir())) == 2  # sets do not push each other out
+    for text in ("{ broken", '{"positions": []}', "null", "[[0], [null]]"):
+        for file in cache.iterdir():
+            file.write_text(text)
+        assert class_index(dataset, cache) == [[0], [0, 2], [1], [2]]
+
+
+def test_what_cannot_be_kept_is_counted_all_the_same(dataset, tmp_path):
+    (tmp_path / "file").touch()
+    assert class_index(dataset, tmp_path / "file" / "cache") == [[0, 1], [0, 2], [], [2]]
 
 
 def test_classes_are_drawn_equally_and_images_hold_them():
