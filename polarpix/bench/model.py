@@ -219,6 +219,7 @@ def measure_models(settings: ModelSettings, keep: Callable[[Record], None] = lam
         "onnx": "the same exported to ONNX, ONNX Runtime on the CPU, fp32",
         "ratio": "time over that of the network without attention in the same round, median and quartiles",
         "memory": "weights, buffers, optimiser state, and the most one step allocates beside them",
+        "other libraries": "their own designs on the same backbone: strides and widths of the heads differ",
         "cudnn benchmark": torch.backends.cudnn.benchmark,
     }
     record = Record("bench model", command_line(), settings.seed, told, protocol, {"rows": []})

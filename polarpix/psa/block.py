@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from polarpix.errors import InputError
-from polarpix.psa import collapsed, reference
+from polarpix.psa import collapsed, passes, reference
 
 __all__ = ["PolarizedSelfAttention"]
 
@@ -19,7 +19,6 @@ FORMS = ("paper", "released")
 IMPLS = ("auto", "reference", "collapsed", "fused")
 # The kernels do not give gates away: those that one looks at come from the collapsed form.
 GATES = {"auto": collapsed.gates, "fused": collapsed.gates, "reference": reference.gates, "collapsed": collapsed.gates}
-APPLY = {"auto": collapsed.apply_gates, "reference": reference.apply_gates, "collapsed": collapsed.apply_gates}
 INITS = ("published", "identity", "torch")
 BRANCHES = ("both", "channel", "spatial")
 MAX_FUSED_CHANNELS = 2048  # a tile of the kernels holds all channels of some pixels in registers
@@ -142,8 +141,10 @@ class PolarizedSelfAttention(nn.Module):
 
             self._check_input(x)
             return fused.attend(x, self.form, self.layout, channel, spatial, self.scale)
-        g, s = self.gates(x)
-        return APPLY[self.impl](x, g, s, self.layout, self.scale)
+        if self.impl != "reference":
+            self._check_input(x)
+            return passes.attend(x, self.form, self.layout, channel, spatial, self.scale)
+        return reference.apply_gates(x, *self.gates(x), self.layout, self.scale)
 
     def gates(self, x: Tensor) -> tuple[Tensor | None, Tensor | None]:
         """The channel gate [B, C, 1, 1] and the spatial gate [B, 1, H, W] of x [B, C, H, W], both within 0 .. 1.
