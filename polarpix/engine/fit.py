@@ -143,6 +143,7 @@ def quiet() -> None:
     warnings.filterwarnings("ignore", ".*Checkpoint directory .* exists.*")
     warnings.filterwarnings("ignore", ".*in eval mode at the start of training.*")
     warnings.filterwarnings("ignore", ".*LeafSpec.*")
+    warnings.filterwarnings("ignore", ".*sync_dist=True.*")  # our metrics are of the whole split already
 
 
 def build_trainer(run: Run, folder: Path, callbacks: list[Callback], logger: Any = False) -> pl.Trainer:
