@@ -68,13 +68,19 @@ BOUNDS: dict[str, dict[str, Range]] = {
         "data.half_body_min": FROM_0,
         "data.color": SHARE,
         "eval.pck": POSITIVE,
+        "eval.detector_ap": Range(0, 100),
     },
     "seg": ANY_RUN
     | {
+        "aux_weight": FROM_0,
+        "scale_weight": FROM_0,
         "model.aspp_channels": COUNT,
         "model.low_channels": COUNT,
         "model.rates": COUNT,
         "model.dropout": BELOW_1,
+        "model.ocr_channels": COUNT,
+        "model.scales": POSITIVE,
+        "model.norm_momentum": SHARE,
         "data.crop_size": COUNT,
         "data.scale": POSITIVE,
         "data.flip": SHARE,
@@ -83,15 +89,16 @@ BOUNDS: dict[str, dict[str, Range]] = {
         "eval.window": COUNT,
         "eval.overlap": BELOW_1,
         "eval.scales": POSITIVE,
+        "eval.centre_crop": COUNT,
     },
 }
 """Task -> dotted key -> its range, which holds for every number of a list."""
 
-FILLED = ("eval.scales",)  # lists that need an entry
+FILLED = ("eval.scales", "model.scales")  # lists that need an entry
 
 
 def check_values(values: dict[str, Any], task: str, source: str) -> None:
-    """Refuse a page with a number out of its range, or with a name that is no folder.
+    """Refuse a page with a number out of its range, a name that is no folder, or keys that contradict each other.
 
     Args:
         values: dotted key -> value, of the whole page.
@@ -112,3 +119,34 @@ def check_values(values: dict[str, Any], task: str, source: str) -> None:
         if any(number not in span for number in numbers):
             many = "every number " if isinstance(value, list | tuple) else ""
             raise InputError(f"{source}: {key} is {value}: {many}must be {span}")
+    if task == "pose":
+        check_pose(values, source)
+
+
+def check_pose(values: dict[str, Any], source: str) -> None:
+    """Refuse settings of a pose page that contradict each other: it would be open which of them the figures are for.
+
+    Raises:
+        InputError: names both keys and the mend.
+    """
+    codec, annotated = values["model.codec"], values["eval.boxes"] == "gt"
+    found = {
+        f"loss is {values['loss']!r} with model.codec {codec!r}: 'offset' and 'udp_offset' belong together": (
+            (values["loss"] == "offset") != (codec == "udp_offset")
+        ),
+        f"eval.shift_flipped with model.codec {codec!r}, whose crops mirror exactly: set it to false": (
+            values["eval.shift_flipped"] and codec.startswith("udp")
+        ),
+        "eval.shift_flipped without eval.flip_test: turn both on, or both off": (
+            values["eval.shift_flipped"] and not values["eval.flip_test"]
+        ),
+        "eval.detector_ap with eval.boxes gt, which no detector found: set it to null, or name the detections": (
+            values["eval.detector_ap"] is not None and annotated
+        ),
+        f"data.whole_image with eval.boxes {values['eval.boxes']}: choose one, gt boxes are then the whole images": (
+            values["data.whole_image"] and not annotated
+        ),
+    }
+    for words, contradiction in found.items():
+        if contradiction:
+            raise InputError(f"{source}: {words}")

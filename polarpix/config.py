@@ -38,6 +38,8 @@ class BackboneConfig:
         places: module names after which to insert; null for the paper's placement.
         frozen_stages: how many stages from the stem on are not trained and keep their batch statistics; 1 is the stem.
         freeze_norm: keep every batch-normalisation statistic of the backbone (for small batches).
+        variant: whose arithmetic, where publishers compute otherwise with the same weights: own (timm's, as most do),
+            padded (MobileNetV2 of VainF's DeepLabV3+) or bgr (SimpleBaseline: blue first).
     """
 
     name: str = "resnet50"
@@ -48,6 +50,7 @@ class BackboneConfig:
     places: list[str] | None = None
     frozen_stages: int = 0
     freeze_norm: bool = False
+    variant: Literal["own", "padded", "bgr"] = "own"
 
 
 @dataclass
@@ -126,18 +129,23 @@ class PoseModelConfig:
 
     Args:
         backbone: the feature extractor.
+        weights: a file that fills the whole network, head included: one of the published checkpoints that
+            ``polarpix models --check`` knows, or a weights file of an own run; null for none.
+        strict: refuse such a file unless it fills everything but inserted attention; false reports what it leaves.
         head: deconv (SimpleBaseline: 4x4 deconvolutions), or linear (HRNet: one 1x1 convolution on the finest map).
         head_channels: width of each deconvolution.
         input_size: height and width of the crop in pixels.
-        codec: gaussian (quarter-pixel shift), dark, or udp.
-        sigma: standard deviation of the target in heatmap pixels.
+        codec: gaussian (quarter-pixel shift), dark, udp, or udp_offset (a disk and offsets, three maps a keypoint).
+        sigma: standard deviation of the target in heatmap pixels; for udp_offset the radius of its disk.
     """
 
     backbone: BackboneConfig = field(default_factory=BackboneConfig)
+    weights: str | None = None
+    strict: bool = True
     head: Literal["deconv", "linear"] = "deconv"
     head_channels: list[int] = field(default_factory=lambda: [256, 256, 256])
     input_size: tuple[int, int] = (256, 192)
-    codec: Literal["gaussian", "dark", "udp"] = "udp"
+    codec: Literal["gaussian", "dark", "udp", "udp_offset"] = "udp"
     sigma: float = 2.0
 
 
@@ -191,6 +199,7 @@ class PoseEvalConfig:
 
     Args:
         boxes: "gt" for annotated boxes, or a COCO detection JSON.
+        detector_ap: person AP (0 to 100) of the detector that found those boxes, where it is known, for the record.
         box_threshold: detections below this score are left out.
         flip_test: average with the mirrored prediction.
         shift_flipped: move the mirrored heatmap by one pixel (classic crops without unbiased coordinates need it).
@@ -201,6 +210,7 @@ class PoseEvalConfig:
     """
 
     boxes: str = "gt"
+    detector_ap: float | None = None
     box_threshold: float = 0.0
     flip_test: bool = True
     shift_flipped: bool = False
@@ -219,7 +229,7 @@ class PoseRun:
         task: pose.
         seed: of everything random.
         out: folder of the runs.
-        loss: mse (weighted by visibility) or ohkm (the hardest keypoints only).
+        loss: mse (weighted by visibility), ohkm (the hardest keypoints only), or offset (for the codec udp_offset).
         monitor: the metric that picks the best checkpoint.
     """
 
@@ -227,7 +237,7 @@ class PoseRun:
     task: Literal["pose"] = "pose"
     seed: int = 0
     out: str = "runs"
-    loss: Literal["mse", "ohkm"] = "mse"
+    loss: Literal["mse", "ohkm", "offset"] = "mse"
     monitor: str = "AP"
     model: PoseModelConfig = field(default_factory=PoseModelConfig)
     data: PoseDataConfig = field(default_factory=PoseDataConfig)
@@ -242,19 +252,33 @@ class SegModelConfig:
 
     Args:
         backbone: the feature extractor.
-        head: deeplabv3plus (published: plain 3x3 convolutions) or deeplabv3plus_separable (depthwise separable ones).
+        weights: a file that fills the whole network, head included: one of the published checkpoints that
+            ``polarpix models --check`` knows, or a weights file of an own run; null for none.
+        strict: refuse such a file unless it fills everything but inserted attention; false reports what it leaves.
+        head: deeplabv3plus (published: plain 3x3 convolutions), deeplabv3plus_separable (depthwise separable ones), ocr
+            (all maps from stride 4 on, object contexts), or hierarchical_ocr (that at several scales, fused by gates).
         aspp_channels: width of the ASPP branches.
         low_channels: width of the low-level projection.
         rates: dilation of the ASPP branches.
-        dropout: before the classifier of the ASPP.
+        dropout: before the classifier of the ASPP, or of the OCR head.
+        ocr_channels: widths of the OCR head: of its representations, and of its queries, keys and values.
+        scales: scales at which hierarchical_ocr is trained; 1 is one of them.
+        pad: fill images up to whole cells of the deepest map; false for DeepLabV3+ as published, which rounds up.
+        norm_momentum: momentum of the backbone's batch statistics; null for the backbone's own, mostly 0.1.
     """
 
     backbone: BackboneConfig = field(default_factory=lambda: BackboneConfig(output_stride=16))
-    head: Literal["deeplabv3plus", "deeplabv3plus_separable"] = "deeplabv3plus"
+    weights: str | None = None
+    strict: bool = True
+    head: Literal["deeplabv3plus", "deeplabv3plus_separable", "ocr", "hierarchical_ocr"] = "deeplabv3plus"
     aspp_channels: int = 256
     low_channels: int = 48
     rates: tuple[int, int, int] = (6, 12, 18)
     dropout: float = 0.1
+    ocr_channels: tuple[int, int] = (512, 256)
+    scales: list[float] = field(default_factory=lambda: [0.5, 1.0])
+    pad: bool = True
+    norm_momentum: float | None = None
 
 
 @dataclass
@@ -267,6 +291,9 @@ class SegDataConfig:
         train: split name for training.
         val: split name that picks the best checkpoint.
         test: split name that is reported; null if there is none.
+        coarse: split with coarse labels (Cityscapes: train_extra) added to the training pictures; null for none. Class-
+            uniform sampling draws them by class only, an epoch keeps its length; without it they make epochs longer.
+        coarse_classes: classes for which class-uniform sampling may draw them; null for all.
         classes: class names of a plain folder set; null for the known sets.
         crop_size: height and width of the training crop.
         scale: smallest and largest factor of the random resize.
@@ -280,6 +307,8 @@ class SegDataConfig:
     train: str = "train"
     val: str = "val"
     test: str | None = None
+    coarse: str | None = None
+    coarse_classes: list[str] | None = None
     classes: list[str] | None = None
     crop_size: tuple[int, int] = (360, 480)
     scale: tuple[float, float] = (0.5, 2.0)
@@ -296,8 +325,9 @@ class SegEvalConfig:
         mode: whole image, or sliding windows.
         window: height and width of a sliding window; null for the training crop.
         overlap: share of a window that the next one covers again.
-        scales: factors of the image whose probabilities are averaged.
+        scales: factors of the image whose probabilities are averaged, or that hierarchical_ocr fuses by its attention.
         flip: average with the mirrored prediction.
+        centre_crop: resize the shorter side to this and cut out the centre (published VOC figures); null for neither.
     """
 
     mode: Literal["whole", "sliding"] = "whole"
@@ -305,6 +335,7 @@ class SegEvalConfig:
     overlap: float = 0.5
     scales: list[float] = field(default_factory=lambda: [1.0])
     flip: bool = False
+    centre_crop: int | None = None
 
 
 @dataclass
@@ -316,7 +347,9 @@ class SegRun:
         task: seg.
         seed: of everything random.
         out: folder of the runs.
-        loss: ce (cross-entropy) or ohem (the hardest pixels only).
+        loss: ce (cross-entropy), ohem (the hardest pixels only) or rmi (region mutual information).
+        aux_weight: of the loss on the auxiliary output, which the OCR heads have.
+        scale_weight: of the loss on the output of each scale, which hierarchical_ocr has.
         monitor: the metric that picks the best checkpoint.
     """
 
@@ -324,7 +357,9 @@ class SegRun:
     task: Literal["seg"] = "seg"
     seed: int = 0
     out: str = "runs"
-    loss: Literal["ce", "ohem"] = "ce"
+    loss: Literal["ce", "ohem", "rmi"] = "ce"
+    aux_weight: float = 0.4
+    scale_weight: float = 0.05
     monitor: str = "mIoU"
     model: SegModelConfig = field(default_factory=SegModelConfig)
     data: SegDataConfig = field(default_factory=SegDataConfig)

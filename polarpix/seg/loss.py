@@ -9,8 +9,10 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from polarpix.errors import InputError
+from polarpix.seg.model import SegOutputs
+from polarpix.seg.rmi import binary_cross_entropy, rmi_loss
 
-__all__ = ["SEG_LOSSES", "cross_entropy", "ohem_cross_entropy", "seg_loss"]
+__all__ = ["SEG_LOSSES", "SIDE_LOSSES", "cross_entropy", "ohem_cross_entropy", "seg_loss", "training_loss"]
 
 
 def cross_entropy(logits: Tensor, label: Tensor, ignore: int = 255) -> Tensor:
@@ -53,7 +55,10 @@ Loss = Callable[[Tensor, Tensor, int], Tensor]
 SEG_LOSSES: dict[str, Loss] = {
     "ce": cross_entropy,
     "ohem": ohem_cross_entropy,
+    "rmi": rmi_loss,
 }
+SIDE_LOSSES: dict[str, Loss] = SEG_LOSSES | {"rmi": binary_cross_entropy}
+"""The loss on what stands beside the main output: region mutual information is left out there, as published."""
 
 
 def seg_loss(name: str) -> Loss:
@@ -65,3 +70,20 @@ def seg_loss(name: str) -> Loss:
     if name not in SEG_LOSSES:
         raise InputError(f"loss is {name!r}: use one of {', '.join(SEG_LOSSES)}")
     return SEG_LOSSES[name]
+
+
+def training_loss(
+    outputs: SegOutputs, label: Tensor, ignore: int, name: str, aux_weight: float, scale_weight: float
+) -> Tensor:
+    """The main loss, plus ``aux_weight`` times that of the auxiliary output and ``scale_weight`` times each scale's.
+
+    Raises:
+        InputError: no such loss.
+    """
+    total = seg_loss(name)(outputs.logits, label, ignore)
+    side = SIDE_LOSSES[name]
+    if outputs.aux is not None and aux_weight:
+        total = total + aux_weight * side(outputs.aux, label, ignore)
+    for logits in outputs.scales if scale_weight else ():
+        total = total + scale_weight * side(logits, label, ignore)
+    return total

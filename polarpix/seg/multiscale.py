@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from torch import Tensor
 from torch.nn import functional as F
 
 from polarpix.config import SegEvalConfig
 from polarpix.errors import InputError
+from polarpix.seg.model import OCRNet
 from polarpix.seg.sliding import Network, sliding, whole
 
 __all__ = ["predict_probabilities"]
@@ -16,6 +19,8 @@ def predict_probabilities(
     network: Network, image: Tensor, protocol: SegEvalConfig, crop_size: tuple[int, int]
 ) -> Tensor:
     """Class probabilities [B, C, H, W] in float32 of normalised images [B, 3, H, W].
+
+    The probabilities of the scales are averaged; a network that fuses scales itself is given them instead.
 
     Args:
         network: gives logits.
@@ -31,7 +36,10 @@ def predict_probabilities(
     if not protocol.scales or not all(scale > 0 for scale in protocol.scales):
         raise InputError(f"eval.scales is {protocol.scales}: give at least one factor, all above 0")
     total = image.new_zeros(())
-    for scale in protocol.scales:
+    scales = protocol.scales
+    if isinstance(network, OCRNet) and network.hierarchical:
+        network, scales = partial(network, scales=protocol.scales), [1.0]
+    for scale in scales:
         resized = _resize(image, scale)  # [B, 3, h, w]
         for flipped in (False, True) if protocol.flip else (False,):
             view = resized.flip(3) if flipped else resized
@@ -45,7 +53,7 @@ def predict_probabilities(
                     probabilities, size=image.shape[2:], mode="bilinear", align_corners=False
                 )  # [B, C, H, W]
             total = total + probabilities
-    return total / (len(protocol.scales) * (2 if protocol.flip else 1))
+    return total / (len(scales) * (2 if protocol.flip else 1))
 
 
 def _resize(image: Tensor, scale: float) -> Tensor:

@@ -19,7 +19,7 @@ from polarpix.images import normalize
 from polarpix.loading import Key, build_loader, sample_rng
 from polarpix.seg.augment import SegTransform
 from polarpix.seg.datasets import SegDataset, build_seg_dataset
-from polarpix.seg.loss import seg_loss
+from polarpix.seg.loss import seg_loss, training_loss
 from polarpix.seg.miou import ConfusionMatrix, SegScores
 from polarpix.seg.model import build_seg_model, warn_of_reach
 from polarpix.seg.multiscale import predict_probabilities
@@ -136,7 +136,7 @@ class SegTask(pl.LightningModule):
         super().__init__()
         self.run, self.labels, self.optimizers_of = run, labels, optimizers
         self.model = build_seg_model(run.model, len(labels.names))
-        self.loss = seg_loss(run.loss)
+        seg_loss(run.loss)  # refuses an unknown name before anything is trained
         self.results: dict[str, float] = {}
 
     def configure_optimizers(self) -> Any:
@@ -153,8 +153,9 @@ class SegTask(pl.LightningModule):
         return normalize(image).contiguous(memory_format=layout)
 
     def training_step(self, batch: SegBatch, index: int) -> Tensor:
-        logits = self.model(self.inputs(batch.image))  # [B, C, H, W]
-        loss: Tensor = self.loss(logits, batch.label, self.labels.ignore)
+        run = self.run
+        outputs = self.model.outputs(self.inputs(batch.image))
+        loss = training_loss(outputs, batch.label, self.labels.ignore, run.loss, run.aux_weight, run.scale_weight)
         self.log("loss", loss, prog_bar=True, on_step=False, on_epoch=True, batch_size=len(batch.image), sync_dist=True)
         return loss
 

@@ -4,8 +4,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from polarpix.config import SegEvalConfig
+from polarpix.config import BackboneConfig, SegEvalConfig, SegModelConfig
 from polarpix.errors import InputError
+from polarpix.seg.model import build_seg_model
 from polarpix.seg.multiscale import predict_probabilities
 from polarpix.seg.sliding import whole
 
@@ -92,3 +93,33 @@ def test_a_tiny_image_survives_a_small_scale():
 def test_impossible_protocols_are_refused(protocol, match):
     with pytest.raises(InputError, match=match):
         predict_probabilities(pixelwise, image_of(), protocol, CROP)
+
+
+def hierarchical() -> torch.nn.Module:
+    torch.manual_seed(0)
+    backbone = BackboneConfig(name="test_resnet", attention="none")
+    return build_seg_model(SegModelConfig(backbone, head="hierarchical_ocr", ocr_channels=(8, 4)), 3).eval()
+
+
+@torch.no_grad()
+def test_a_hierarchical_network_is_given_the_scales_to_fuse():
+    network, image = hierarchical(), image_of(size=(64, 96))
+    found = predict_probabilities(network, image, SegEvalConfig(scales=[0.5, 1.0, 2.0]), CROP)
+    torch.testing.assert_close(found, network(image, scales=[0.5, 1.0, 2.0]).softmax(1))
+    mean = sum(network(image, scales=[1.0]) for _ in range(2)) / 2
+    assert not torch.allclose(found, mean.softmax(1))
+    flipped = predict_probabilities(network, image, SegEvalConfig(scales=[1.0, 2.0], flip=True), CROP)
+    both = [network(x, scales=[2.0, 1.0]).softmax(1) for x in (image, image.flip(3))]
+    torch.testing.assert_close(flipped, (both[0] + both[1].flip(3)) / 2)
+
+
+@torch.no_grad()
+def test_a_hierarchical_network_fuses_inside_of_each_window():
+    network, image = hierarchical(), image_of(size=(64, 64))
+    protocol = SegEvalConfig(mode="sliding", window=(64, 64), scales=[0.5, 1.0])
+    torch.testing.assert_close(predict_probabilities(network, image, protocol, CROP), network(image).softmax(1))
+
+
+def test_a_hierarchical_network_needs_scale_1():
+    with pytest.raises(InputError, match=r"eval\.scales is \[0\.5, 2\.0\]"):
+        predict_probabilities(hierarchical(), image_of(size=(64, 64)), SegEvalConfig(scales=[0.5, 2.0]), CROP)
