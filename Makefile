@@ -3,11 +3,14 @@ PYTHON ?= python3
 VENV ?= .venv
 # torch and torchvision go in together: one alone may not fit the other.
 TORCH ?= torch torchvision
+# A file for the demonstration's figures and its time, from here on, installation included.
+RECORD ?=
+STARTED := $(shell date +%s)
 
 .PHONY: demo test check weights docs clean
 
 demo: $(VENV)/.polarpix
-	$(VENV)/bin/polarpix demo
+	$(VENV)/bin/polarpix demo $(if $(RECORD),--record $(RECORD) --started $(STARTED))
 
 # One process per core, one thread each.
 test: $(VENV)/.dev

@@ -95,9 +95,26 @@ def checks(records: dict[str, dict[str, Any]]) -> list[str]:
     return [*head, *rows, ""] if rows else []
 
 
+def demonstrations(records: dict[str, dict[str, Any]]) -> list[str]:
+    """The records of ``polarpix demo --record``; empty if there are none."""
+    rows = []
+    for file, record in records.items():
+        if "runs" not in record:
+            continue
+        pose, seg = (record["runs"][task]["metrics"] for task in ("pose", "seg"))
+        found = (100 * pose["AP"], 100 * pose["PCK@0.2"], 100 * seg["mIoU"], 100 * seg["pixel_accuracy"])
+        cells = [record["command"], str(record["seed"]), record["conditions"]["device"], f"{record['seconds']:.0f} s"]
+        cells += [f"{value:.2f}" for value in found]
+        rows.append("| " + " | ".join([*cells, f"`{record['conditions']['commit'] or 'unknown'}`", f"`{file}`"]) + " |")
+    head = ["command", "seed", "device", "time", "AP", "PCK@0.2", "mIoU", "pixel accuracy", "commit", "record"]
+    lines = ["### The demonstration", "", "| " + " | ".join(head) + " |", "| " + " | ".join(["---"] * len(head)) + " |"]
+    return [*lines, *rows, ""] if rows else []
+
+
 def tables(records: dict[str, dict[str, Any]]) -> str:
     """Everything between the two marks."""
-    lines = [line for task in METRICS for line in table(task, records)] + checks(records)
+    lines = [line for task in METRICS for line in table(task, records)]
+    lines += demonstrations(records) + checks(records)
     return "\n".join(lines or ["No run has been recorded yet.", ""])
 
 

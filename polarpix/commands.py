@@ -37,7 +37,9 @@ def train(config: str = "", resume: bool = False, print_config: bool = False, op
     from polarpix.pages import load_page, page_text
 
     if not config:
-        raise InputError("train needs --config PAGE: take one from configs/, for example configs/pose/figures.yaml")
+        raise InputError(
+            "train needs --config PAGE: take one from configs/, for example configs/seg/camvid_mobilenetv2_psa_p.yaml"
+        )
     run = load_page(config, options)
     if print_config:
         print(page_text(run), end="")
@@ -187,15 +189,17 @@ def info(what: str = "", /) -> int:
     return 0
 
 
-def demo(out: str = "runs/demo") -> int:
+def demo(out: str = "runs/demo", record: str = "", started: float = 0.0) -> int:
     """Train a small network for each task on drawn figures, evaluate, predict, and write one page that shows it all.
 
     Args:
         out: folder for the data, the runs and the page.
+        record: a file for the figures with time, seed, commit, versions and device; for an --out that is new.
+        started: seconds since 1970 from which the record counts the time; make says when it began. By default now.
     """
     from polarpix.demo.run import run_demo
 
-    page = run_demo(Path(out))
+    page = run_demo(Path(out), Path(record) if record else None, " ".join(["polarpix", *sys.argv[1:]]), started)
     print(f"\nThe page is at {page.resolve()}")
     return 0
 

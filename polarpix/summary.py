@@ -7,6 +7,7 @@ import json
 from dataclasses import asdict
 from pathlib import Path
 from statistics import median
+from typing import Any
 
 from polarpix.chart import Curves
 from polarpix.config import PoseRun, SegRun
@@ -15,7 +16,14 @@ from polarpix.engine.evaluate import Evaluation, conditions
 from polarpix.images import read_image
 from polarpix.report import Report, Section, Table, write_html
 
-__all__ = ["run_curves", "training_course", "write_evaluation", "write_record", "write_training"]
+__all__ = [
+    "evaluation_record",
+    "run_curves",
+    "training_course",
+    "write_evaluation",
+    "write_record",
+    "write_training",
+]
 
 
 def write_evaluation(found: Evaluation, folder: Path, command: str) -> None:
@@ -38,12 +46,12 @@ def write_evaluation(found: Evaluation, folder: Path, command: str) -> None:
         write_text(folder / "results.json", json.dumps(found.results))
 
 
-def write_record(found: Evaluation, run: PoseRun | SegRun, path: Path, command: str) -> None:
-    """Write the figures with everything they depend on: what benchmarks/results holds.
+def evaluation_record(found: Evaluation, run: PoseRun | SegRun, command: str) -> dict[str, Any]:
+    """The figures with everything they depend on: what benchmarks/results holds.
 
     The course of the training is taken from metrics.csv of the run folder the weights lie in, where there is one.
     """
-    table = {
+    return {
         "name": run.name,
         "command": command,
         "seed": run.seed,
@@ -53,7 +61,11 @@ def write_record(found: Evaluation, run: PoseRun | SegRun, path: Path, command: 
         "training": training_course(Path(str(found.conditions["weights"])).resolve().parent.parent),
         "config": asdict(run),
     }
-    write_text(path, json.dumps(table, indent=2) + "\n")
+
+
+def write_record(found: Evaluation, run: PoseRun | SegRun, path: Path, command: str) -> None:
+    """Write that record as JSON."""
+    write_text(path, json.dumps(evaluation_record(found, run, command), indent=2) + "\n")
 
 
 def training_course(folder: Path) -> dict[str, float]:

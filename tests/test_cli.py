@@ -143,6 +143,12 @@ def test_bad_input_is_one_line_and_status_2(
     assert err.count("\n") == 1
 
 
+def test_the_page_to_begin_with_is_there() -> None:
+    with pytest.raises(InputError, match=r"take one from configs/, for example (\S+)$") as caught:
+        cli.run(["train"])
+    assert (Path(__file__).parents[1] / str(caught.value).rpartition(" ")[2]).is_file()
+
+
 def test_an_interruption_is_said(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     def stop() -> int:
         """Stop."""

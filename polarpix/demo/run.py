@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
+import json
+import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from polarpix.config import PoseRun, SegRun
 from polarpix.demo.figures import FIGURE_CLASSES, draw_scene, write_figures
 from polarpix.draw import draw_gates
-from polarpix.engine.artifact import load_artifact
+from polarpix.engine.artifact import load_artifact, write_text
 from polarpix.engine.evaluate import Evaluation, conditions, evaluate
 from polarpix.engine.fit import Fitted, fit
+from polarpix.errors import InputError
 from polarpix.gates import record_gates
 from polarpix.pages import load_page
 from polarpix.predict import PosePredictor, SegPredictor, artifact_run, load
 from polarpix.report import Report, Section, write_html
 from polarpix.sheet import legend, tile
-from polarpix.summary import run_curves, write_evaluation, write_training
+from polarpix.summary import evaluation_record, run_curves, write_evaluation, write_training
 from polarpix.types import UInt8Array
 
 __all__ = ["run_demo"]
@@ -46,8 +50,13 @@ def train_and_test(task: str, out: Path) -> Trained:
     write_training(run, fitted.folder, fitted.metrics, page.read_text())
     artifact = load_artifact(fitted.weights)
     found = evaluate(artifact, artifact_run(artifact), "test")
-    write_evaluation(found, fitted.folder / "eval" / "test", command=f"polarpix eval {fitted.weights} --split test")
+    write_evaluation(found, fitted.folder / "eval" / "test", command=eval_command(fitted))
     return Trained(run, fitted, found)
+
+
+def eval_command(fitted: Fitted) -> str:
+    """The command that evaluates a run of the demonstration again."""
+    return f"polarpix eval {fitted.weights} --split test"
 
 
 def predict_scenes(pose: PosePredictor, seg: SegPredictor, count: int = 8) -> UInt8Array:
@@ -74,11 +83,23 @@ def gate_pictures(seg: SegPredictor) -> UInt8Array:
     return tile(cells, columns=2, captions=chosen)
 
 
-def run_demo(out: Path) -> Path:
+def run_demo(out: Path, record: Path | None = None, command: str = "polarpix demo", started: float = 0.0) -> Path:
     """Draw the data, train, evaluate and predict; gives the page out/index.html.
 
     What is already there is used: a finished run is evaluated again, an interrupted one goes on.
+
+    Args:
+        out: folder for data, runs and page.
+        record: file for the figures of both tasks with seconds, seed, commit, versions and device.
+        command: what the record says was called.
+        started: seconds since 1970 from which the record counts; 0 is now.
+
+    Raises:
+        InputError: a record of a demonstration that is already there, wholly or in part.
     """
+    started = started or time.time()
+    if record and out.exists() and any(out.iterdir()):
+        raise InputError(f"{out}: is not empty, so a record would not hold the time of it all: choose another --out")
     if not (out / "data" / "annotations" / "test.json").exists():
         print(f"drawing {sum(SPLITS.values())} pictures of figures into {out / 'data'}")
         write_figures(out / "data", SPLITS["train"], SPLITS["val"], SPLITS["test"], SIZE, SEED)
@@ -116,9 +137,27 @@ def run_demo(out: Path) -> Path:
     )
     page = out / "index.html"
     write_html(report, page)
+    if record:
+        table = demo_record(trained, command, round(time.time() - started, 1))
+        write_text(record, json.dumps(table, indent=2) + "\n")
     for label, value in report.summary:
         print(f"{label:<24}{value:.3f}")
     return page
+
+
+def demo_record(trained: dict[str, Trained], command: str, seconds: float) -> dict[str, Any]:
+    """What a figure about the demonstration rests on; ``runs`` holds the record of each task's evaluation."""
+    return {
+        "name": "demo",
+        "command": command,
+        "seed": SEED,
+        "seconds": seconds,
+        "pictures": dict(SPLITS),
+        "conditions": conditions(),
+        "runs": {
+            task: evaluation_record(one.found, one.run, eval_command(one.fitted)) for task, one in trained.items()
+        },
+    }
 
 
 def task_section(task: str, one: Trained) -> Section:

@@ -84,6 +84,16 @@ def test_checks_have_a_table_of_their_own(script: Any) -> None:
     assert "Keypoints" not in text
 
 
+def test_demonstrations_have_a_table_of_their_own(script: Any) -> None:
+    runs = {"pose": {"metrics": {"AP": 0.5, "PCK@0.2": 0.75}}, "seg": {"metrics": {"mIoU": 0.25, "pixel_accuracy": 1}}}
+    record = {"command": "polarpix demo", "seed": 0, "seconds": 321.4, "runs": runs}
+    text = script.tables({"demo.json": record | {"conditions": {"device": "two cores", "commit": "abc"}}})
+    row = "| polarpix demo | 0 | two cores | 321 s | 50.00 | 75.00 | 25.00 | 100.00 | `abc` | `demo.json` |"
+    assert row in text
+    assert "Keypoints" not in text
+    assert [line.count("|") for line in text.splitlines() if line.startswith("|")] == [11, 11, 11]
+
+
 def test_filling_twice_changes_nothing_more(script: Any, records: Path) -> None:
     page = f"before\n\n{script.BEGIN}\nold\n{script.END}\n\nafter\n"
     once = script.filled(page, script.read_records(records))
