@@ -170,7 +170,12 @@ class PosePredictor:
         for start in range(0, len(boxes), self.batch_size):
             crops, to_image = self.crops(image, boxes[start : start + self.batch_size])
             heatmaps = predict_heatmaps(
-                self.model, crops.to(self.device), order, protocol.shift_flipped, self.run.engine.channels_last
+                self.model,
+                crops.to(self.device),
+                order,
+                protocol.shift_flipped,
+                self.run.engine.channels_last,
+                self.codec.channels_per_keypoint,
             )
             found, score = self.codec.decode(heatmaps)
             points.append(to_image_points(found.cpu(), to_image))
@@ -298,5 +303,5 @@ def artifact_run(
         InputError: a page or an override that is not in order.
     """
     run = load_page(config, overrides) if config else make_run(artifact.run, overrides, artifact.file, command)
-    run.model.backbone.weights = None
+    run.model.weights = run.model.backbone.weights = None
     return run

@@ -23,6 +23,16 @@ def test_every_range_is_of_a_key_and_holds_its_default(task: str) -> None:
             assert number in span, key
 
 
+def test_what_agrees_is_taken(tiny_page: Callable[[str], dict[str, Any]]) -> None:
+    for options in (
+        ["--loss=offset", "--model.codec=udp_offset"],
+        ["--model.codec=gaussian", "--eval.shift_flipped=true"],
+        ["--eval.detector_ap=56.4", "--eval.boxes=b.json"],
+        ["--data.whole_image=true"],
+    ):
+        make_run(tiny_page("pose"), options)
+
+
 @settings(deadline=None, max_examples=50)
 @given(low=st.integers(-5, 5), length=st.integers(1, 5), ends=st.tuples(st.booleans(), st.booleans()))
 def test_ends_count_unless_they_are_open(low: int, length: int, ends: tuple[bool, bool]) -> None:
@@ -55,6 +65,25 @@ def test_ranges_in_words() -> None:
         ("pose", ["--data.box_padding=0"], "data.box_padding is 0.0: must be above 0"),
         ("pose", ["--data.scale=1.5"], "data.scale is 1.5: must be from 0 to below 1"),
         ("pose", ["--model.head_channels=[8,0]"], "model.head_channels is [8, 0]: every number must be at least 1"),
+        ("pose", ["--eval.detector_ap=120", "--eval.boxes=b.json"], "eval.detector_ap is 120.0: must be from 0 to 100"),
+        (
+            "pose",
+            ["--loss=offset"],
+            "loss is 'offset' with model.codec 'udp': 'offset' and 'udp_offset' belong together",
+        ),
+        ("pose", ["--model.codec=udp_offset"], "loss is 'mse' with model.codec 'udp_offset'"),
+        (
+            "pose",
+            ["--eval.shift_flipped=true"],
+            "eval.shift_flipped with model.codec 'udp', whose crops mirror exactly",
+        ),
+        (
+            "pose",
+            ["--model.codec=dark", "--eval.shift_flipped=true", "--eval.flip_test=false"],
+            "eval.shift_flipped without eval.flip_test",
+        ),
+        ("pose", ["--eval.detector_ap=56.4"], "eval.detector_ap with eval.boxes gt, which no detector found"),
+        ("pose", ["--data.whole_image=true", "--eval.boxes=b.json"], "data.whole_image with eval.boxes b.json"),
         ("seg", ["--model.rates=[0,1,1]"], "model.rates is (0, 1, 1): every number must be at least 1"),
         ("seg", ["--model.dropout=2"], "model.dropout is 2.0: must be from 0 to below 1"),
         ("seg", ["--eval.scales=[]"], "eval.scales is []: give at least one number"),

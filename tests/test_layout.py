@@ -53,6 +53,7 @@ TESTED_IN = {
     "demo.paint": "demo/test_figures",
     "demo.scenery": "demo/test_figures",
     "pose.coco_json": "pose/test_coco",
+    "pose.maps": "pose/test_codec",
     "psa.tiles": "psa/test_kernels",
     "psa.kernels_grad": "psa/test_kernels",
     "psa.kernels_weight": "psa/test_kernels",

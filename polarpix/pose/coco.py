@@ -71,6 +71,8 @@ class CocoKeypoints:
         schema: the skeleton.
         category_id: the COCO category the instances belong to.
         instances: light records of the items, without images.
+        annotations_sha256: hash of the JSON file.
+        image_count: images in the JSON file, with instances or without: what AP is taken over.
         boxes_sha256: hash of the detection file for the protocol line; None for annotated boxes.
 
     Raises:
@@ -98,6 +100,8 @@ class CocoKeypoints:
         self.category_id = int(category["id"])
         self.schema = schema or schema_from_category(category, str(self.annotations))
         pictures = index_pictures(page, self.annotations)
+        self.annotations_sha256 = hashlib.sha256(self.annotations.read_bytes()).hexdigest()
+        self.image_count = len(pictures)
         if boxes is None:
             self.instances = self._annotated(page["annotations"], pictures, whole_image, training)
         else:

@@ -11,19 +11,17 @@ Sources: Xiao et al., ECCV 2018 (Gaussian); Zhang et al., CVPR 2020 (DARK); Huan
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
 from typing import Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from polarpix.errors import InputError
+from polarpix.pose.maps import by_keypoint, gaussian_kernel, gaussians, newton, patches, peaks, smooth, with_neighbours
 from polarpix.types import FloatArray
 
-__all__ = ["CODECS", "Codec", "Dark", "Gaussian", "Udp", "build_codec", "flip_heatmaps"]
+__all__ = ["CODECS", "Codec", "Dark", "Gaussian", "Udp", "UdpOffset", "build_codec"]
 
 
 class Codec(Protocol):
@@ -72,13 +70,13 @@ class Gaussian:
         """Keypoints [K, 2] in crop pixels, visible [K] -> target [K, h, w], weight [K]."""
         points = np.floor(keypoints / self._gap() + 0.5)  # [K, 2]
         weight = self._weight(points, visible)
-        return _gaussians(points, weight, self.heatmap_size, self.sigma, radius=int(3 * self.sigma)), weight
+        return gaussians(points, weight, self.heatmap_size, self.sigma, radius=int(3 * self.sigma)), weight
 
     def decode(self, heatmaps: Tensor) -> tuple[Tensor, Tensor]:
         """Heatmaps [B, K, h, w] -> keypoints [B, K, 2] in crop pixels and peak heights [B, K], both float32."""
-        x, y, score = _peaks(heatmaps)
-        patch = _patches(heatmaps, x, y, 1)  # [B, K, 3, 3]
-        inside_x, inside_y = _inside(x, y, self.heatmap_size)
+        x, y, score = peaks(heatmaps)
+        patch = patches(heatmaps, x, y, 1)  # [B, K, 3, 3]
+        inside_x, inside_y = with_neighbours(x, y, self.heatmap_size)
         dx = torch.where(inside_x, torch.sign(patch[..., 1, 2] - patch[..., 1, 0]) * 0.25, 0.0)
         dy = torch.where(inside_y, torch.sign(patch[..., 2, 1] - patch[..., 0, 1]) * 0.25, 0.0)
         points = torch.stack((x + dx, y + dy), dim=-1)  # [B, K, 2]
@@ -108,12 +106,12 @@ class Dark(Gaussian):
         """Keypoints [K, 2] in crop pixels, visible [K] -> target [K, h, w], weight [K]."""
         points = keypoints / self._gap()  # [K, 2]
         weight = self._weight(points, visible)
-        return _gaussians(points, weight, self.heatmap_size, self.sigma), weight
+        return gaussians(points, weight, self.heatmap_size, self.sigma), weight
 
     def decode(self, heatmaps: Tensor) -> tuple[Tensor, Tensor]:
         """Heatmaps [B, K, h, w] -> keypoints [B, K, 2] in crop pixels and peak heights [B, K], both float32."""
-        x, y, score = _peaks(heatmaps)
-        points = torch.stack((x, y), dim=-1) + _newton(heatmaps, x, y, self.sigma)  # [B, K, 2]
+        x, y, score = peaks(heatmaps)
+        points = torch.stack((x, y), dim=-1) + newton(heatmaps, x, y, self.sigma)  # [B, K, 2]
         return points * torch.tensor(self._gap().tolist(), device=points.device), score
 
 
@@ -127,10 +125,58 @@ class Udp(Dark):
         return np.array([(W - 1) / (w - 1), (H - 1) / (h - 1)], np.float32)
 
 
+class UdpOffset(Udp):
+    """Unbiased data processing with offsets: a disk around the keypoint and, on the disk, the way to its centre.
+
+    Three maps a keypoint (Huang et al., CVPR 2020, sec. 3.3): 1 within the radius of the keypoint and 0 elsewhere, then
+    the offset from each pixel of the disk to the keypoint in x and in y, in radii. Decoding smooths all of them as the
+    published code does (15 x 15 and 7 x 7 Gaussians), and adds the offset found at the highest pixel of the disk. That
+    pixel's smoothed height is the score: at most about 0.7 for a disk of radius 4.
+
+    Args:
+        input_size: height and width of the crop in pixels.
+        heatmap_size: height and width of the maps, each at least 8.
+        sigma: radius of the disk in pixels of the maps; 4 as published, whatever their size.
+    """
+
+    channels_per_keypoint = 3
+
+    # What OpenCV, and so the published decode, takes for kernels of 15 and 7 pixels.
+    DISK_BLUR = tuple(gaussian_kernel(7, 2.6))
+    OFFSET_BLUR = (0.03125, 0.109375, 0.21875, 0.28125, 0.21875, 0.109375, 0.03125)
+
+    def __init__(self, input_size: tuple[int, int], heatmap_size: tuple[int, int], sigma: float = 4.0) -> None:
+        super().__init__(input_size, heatmap_size, sigma)
+        if min(heatmap_size) < 8:
+            raise InputError(f"heatmap {heatmap_size}: decoding offsets smooths over 15 pixels, each side needs 8")
+
+    def encode(self, keypoints: FloatArray, visible: FloatArray) -> tuple[FloatArray, FloatArray]:
+        """Keypoints [K, 2] in crop pixels, visible [K] -> target [3 * K, h, w], weight [K]."""
+        points = keypoints / self._gap()  # [K, 2]
+        weight = self._weight(points, visible)
+        h, w = self.heatmap_size
+        x = (points[:, :1] - np.arange(w)) / self.sigma  # [K, w]
+        y = (points[:, 1:] - np.arange(h)) / self.sigma  # [K, h]
+        x, y = np.broadcast_arrays(x[:, None, :], y[:, :, None])  # [K, h, w] each
+        disk = (x**2 + y**2 <= 1) & (weight > 0)[:, None, None]
+        target = np.stack((disk, x * disk, y * disk), axis=1)  # [K, 3, h, w]
+        return target.reshape(-1, h, w).astype(np.float32), weight
+
+    def decode(self, heatmaps: Tensor) -> tuple[Tensor, Tensor]:
+        """Maps [B, 3 * K, h, w] -> keypoints [B, K, 2] in crop pixels, smoothed peak heights [B, K], both float32."""
+        disk, offsets = heatmaps[:, ::3], by_keypoint(heatmaps, 3)[:, :, 1:]  # [B, K, h, w], [B, K, 2, h, w]
+        x, y, score = peaks(smooth(disk, self.DISK_BLUR))
+        at = (y * self.heatmap_size[1] + x).long()[..., None, None].expand(-1, -1, 2, 1)  # [B, K, 2, 1]
+        step = smooth(offsets, self.OFFSET_BLUR).flatten(3).gather(3, at)[..., 0]  # [B, K, 2]
+        points = torch.stack((x, y), dim=-1) + step * self.sigma
+        return points * torch.tensor(self._gap().tolist(), device=points.device), score
+
+
 CODECS: dict[str, type[Codec]] = {
     "gaussian": Gaussian,
     "dark": Dark,
     "udp": Udp,
+    "udp_offset": UdpOffset,
 }
 
 
@@ -143,89 +189,3 @@ def build_codec(name: str, input_size: tuple[int, int], heatmap_size: tuple[int,
     if name not in CODECS:
         raise InputError(f"codec is {name!r}: choose one of {', '.join(CODECS)}")
     return CODECS[name](input_size, heatmap_size, sigma)
-
-
-def flip_heatmaps(heatmaps: Tensor, flip_order: Sequence[int], shift: bool) -> Tensor:
-    """Turn the heatmaps [B, K, h, w] of a mirrored crop back: mirror in x and swap left and right.
-
-    Args:
-        heatmaps: the network's output on the mirrored crop.
-        flip_order: the permutation [K] of :attr:`~polarpix.types.KeypointSchema.flip_order`.
-        shift: move the result right by one pixel, which undoes most of the misalignment of the classic convention.
-    """
-    order = torch.tensor(list(flip_order), device=heatmaps.device)
-    back = heatmaps.flip(-1).index_select(1, order)
-    return torch.cat((back[..., :1], back[..., :-1]), dim=-1) if shift else back
-
-
-def _gaussians(
-    points: FloatArray, weight: FloatArray, size: tuple[int, int], sigma: float, radius: int | None = None
-) -> FloatArray:
-    """Gaussians [K, h, w] of height 1 around points [K, 2]; zero where the weight is, and beyond the radius."""
-    h, w = size
-    dx = np.arange(w, dtype=np.float32) - points[:, :1]  # [K, w]
-    dy = np.arange(h, dtype=np.float32) - points[:, 1:]  # [K, h]
-    gx, gy = (np.exp(-(d**2) / (2 * sigma**2)) for d in (dx, dy))
-    if radius is not None:
-        gx, gy = gx * (np.abs(dx) <= radius), gy * (np.abs(dy) <= radius)
-    gy = np.where(weight[:, None] > 0, gy, 0)
-    return np.asarray(gy[:, :, None] * gx[:, None, :], np.float32)
-
-
-def _peaks(heatmaps: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Column, row and height of the highest pixel of each map, float32 [B, K] each."""
-    flat = heatmaps.float().flatten(2)  # [B, K, h * w]
-    at = flat.argmax(dim=-1)  # [B, K]
-    w = heatmaps.shape[-1]
-    return (at % w).float(), torch.div(at, w, rounding_mode="floor").float(), flat.amax(dim=-1)
-
-
-def _inside(x: Tensor, y: Tensor, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
-    """Whether the pixel has both neighbours in x, and in y."""
-    h, w = size
-    return (x > 0) & (x < w - 1), (y > 0) & (y < h - 1)
-
-
-def _patches(heatmaps: Tensor, x: Tensor, y: Tensor, radius: int) -> Tensor:
-    """The squares [B, K, 2r + 1, 2r + 1] around the pixels x, y [B, K]; zero outside of the map."""
-    padded = F.pad(heatmaps.float(), (radius,) * 4)
-    width = padded.shape[-1]
-    span = torch.arange(2 * radius + 1, device=heatmaps.device)
-    offset = (span[:, None] * width + span).flatten()  # [(2r + 1)^2]
-    corner = y.long() * width + x.long()  # [B, K], in padded pixels the square's first
-    patch = padded.flatten(2).gather(2, corner[..., None] + offset)
-    return patch.reshape(*patch.shape[:2], 2 * radius + 1, 2 * radius + 1)
-
-
-def _newton(heatmaps: Tensor, x: Tensor, y: Tensor, sigma: float) -> Tensor:
-    """The step [B, K, 2] from pixels x, y to the summit of the smoothed log-heatmap, at most one pixel each way.
-
-    Only the 3x3 values that the derivatives need are smoothed. The height of the map drops out of the derivatives, so
-    the rescaling of the published method is not needed.
-    """
-    h, w = heatmaps.shape[-2:]
-    radius = math.ceil(2.5 * sigma)
-    kernel = [math.exp(-(i**2) / (2 * sigma**2)) for i in range(-radius, radius + 1)]
-    rows = [[0.0] * i + [k / sum(kernel) for k in kernel] + [0.0] * (2 - i) for i in range(3)]
-    blur = torch.tensor(rows, device=heatmaps.device)  # [3, 2r + 3]
-    patch = _patches(heatmaps, x, y, radius + 1)  # [B, K, 2r + 3, 2r + 3]
-    smooth = (patch[..., None, :, :] * blur[:, None, :]).sum(-1)  # [B, K, 3 (x), 2r + 3]
-    smooth = (smooth[..., None, :, :] * blur[:, None, :]).sum(-1)  # [B, K, 3 (y), 3 (x)]
-    # Smoothing over the border pulls a peak inwards by up to 0.7 pixels, but by less than 0.07 beyond 1.5 sigma of it.
-    margin = 1.5 * sigma
-    near = (x < margin) | (x > w - 1 - margin) | (y < margin) | (y > h - 1 - margin)
-    L = torch.where(near[..., None, None], patch[..., radius : radius + 3, radius : radius + 3], smooth)
-    L = L.clamp_min(1e-10).log()
-    inside_x, inside_y = _inside(x, y, (h, w))  # a step across the border has no second derivative to go by
-    gx = torch.where(inside_x, (L[..., 1, 2] - L[..., 1, 0]) / 2, 0.0)
-    gy = torch.where(inside_y, (L[..., 2, 1] - L[..., 0, 1]) / 2, 0.0)
-    hxx = torch.where(inside_x, L[..., 1, 2] - 2 * L[..., 1, 1] + L[..., 1, 0], -1.0)
-    hyy = torch.where(inside_y, L[..., 2, 1] - 2 * L[..., 1, 1] + L[..., 0, 1], -1.0)
-    hxy = (L[..., 2, 2] - L[..., 2, 0] - L[..., 0, 2] + L[..., 0, 0]) / 4
-    hxy = torch.where(inside_x & inside_y, hxy, 0.0)
-    det = hxx * hyy - hxy * hxy
-    summit = (det > 1e-10) & (hxx < 0)  # else the surface has no summit here and the highest pixel stands
-    det = torch.where(summit, det, 1.0)
-    dx = torch.where(summit, (hxy * gy - hyy * gx) / det, 0.0)
-    dy = torch.where(summit, (hxy * gx - hxx * gy) / det, 0.0)
-    return torch.stack((dx, dy), dim=-1).clamp(-1, 1)

@@ -34,6 +34,11 @@ def open_split(data: PoseDataConfig, evaluation: PoseEvalConfig, split: str) -> 
         raise InputError(f"data.{split}_annotations or data.{split}_images is empty on this page: name both")
     root = Path(data.root)
     detected = split != "train" and evaluation.boxes != "gt"
+    if split != "train" and not detected and evaluation.box_threshold > 0:
+        raise InputError(
+            f"eval.box_threshold is {evaluation.box_threshold:g} with eval.boxes gt, which have no score: "
+            "set it to 0, or name the detections"
+        )
     return CocoKeypoints(
         root / annotations,
         root / images,
@@ -113,20 +118,32 @@ def point_metrics(
     return metrics
 
 
+def protocol_name(run: PoseRun) -> str:
+    """Which boxes a network was given; figures of two protocols cannot be compared (COCO: about 2 AP apart)."""
+    if run.eval.boxes != "gt":
+        return "detected_boxes"
+    return "whole_image" if run.data.whole_image else "gt_boxes"
+
+
 def pose_protocol(run: PoseRun, dataset: CocoKeypoints) -> dict[str, Any]:
     """Everything the figures depend on besides the weights, in words and numbers."""
     config = run.eval
     return {
+        "protocol": protocol_name(run),
         "annotations": str(dataset.annotations),
-        "images": len({one.image_id for one in dataset.instances}),
+        "annotations_sha256": dataset.annotations_sha256,
+        "images": dataset.image_count,
+        "images_with_boxes": len({one.image_id for one in dataset.instances}),
         "instances": len(dataset),
         "boxes": "ground truth" if config.boxes == "gt" else config.boxes,
         "boxes_sha256": dataset.boxes_sha256,
+        "detector_ap": config.detector_ap,
         "whole_image": run.data.whole_image,
         "box_threshold": config.box_threshold,
         "box_padding": run.data.box_padding,
         "input_size": list(run.model.input_size),
         "codec": run.model.codec,
+        "scales": [1.0],  # one crop of each box
         "flip_test": config.flip_test,
         "shift_flipped": config.shift_flipped,
         "oks_nms": config.oks_nms,

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from polarpix.images import normalize
-from polarpix.pose.codec import flip_heatmaps
+from polarpix.pose.maps import flip_heatmaps
 
 __all__ = ["instance_scores", "predict_heatmaps", "to_image_points"]
 
@@ -20,8 +20,9 @@ def predict_heatmaps(
     flip_order: Sequence[int] | None = None,
     shift_flipped: bool = False,
     channels_last: bool = True,
+    channels: int = 1,
 ) -> Tensor:
-    """Heatmaps of uint8 crops [B, 3, H, W]: [B, K, h, w], fp32.
+    """Heatmaps of uint8 crops [B, 3, H, W]: [B, K * channels, h, w], fp32.
 
     Args:
         model: takes normalised images.
@@ -29,6 +30,7 @@ def predict_heatmaps(
         flip_order: swaps left and right; given, the prediction is averaged with that of the mirrored crop.
         shift_flipped: move the mirrored heatmap by one pixel, as classic (biased) crops need it (HRNet's protocol).
         channels_last: memory layout of the network's input.
+        channels: maps of each keypoint, as the codec has it.
     """
     layout = torch.channels_last if channels_last else torch.contiguous_format
     x = normalize(image).contiguous(memory_format=layout)  # [B, 3, H, W]
@@ -36,7 +38,7 @@ def predict_heatmaps(
     if flip_order is None:
         return heatmaps
     mirrored = cast(Tensor, model(x.flip(-1))).float()
-    return 0.5 * (heatmaps + flip_heatmaps(mirrored, flip_order, shift_flipped))
+    return 0.5 * (heatmaps + flip_heatmaps(mirrored, flip_order, shift_flipped, channels))
 
 
 def to_image_points(keypoints: Tensor, to_image: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Losses on heatmaps [B, K, h, w] with a weight [B, K] that is 0 where a keypoint is not labelled."""
+"""Losses on heatmaps [B, K, h, w], with offsets [B, 3 * K, h, w]; the weight [B, K] is 0 where nothing is labelled."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ from collections.abc import Callable
 from torch import Tensor
 
 from polarpix.errors import InputError
+from polarpix.pose.maps import by_keypoint
 
-__all__ = ["POSE_LOSSES", "heatmap_mse", "heatmap_ohkm", "pose_loss"]
+__all__ = ["POSE_LOSSES", "heatmap_mse", "heatmap_offset", "heatmap_ohkm", "pose_loss"]
 
 
 def keypoint_errors(pred: Tensor, target: Tensor, weight: Tensor) -> Tensor:
@@ -30,7 +31,25 @@ def heatmap_ohkm(pred: Tensor, target: Tensor, weight: Tensor, hardest: int = 8)
     return errors.topk(min(hardest, errors.shape[1]), dim=1).values.mean()
 
 
-POSE_LOSSES: dict[str, Callable[[Tensor, Tensor, Tensor], Tensor]] = {"mse": heatmap_mse, "ohkm": heatmap_ohkm}
+def heatmap_offset(pred: Tensor, target: Tensor, weight: Tensor) -> Tensor:
+    """The sum of 0.5 * mean squared errors of disk, x and y offset [B, 3 * K, h, w] (UDP, Huang et al., CVPR 2020).
+
+    The disk is weighted by visibility; the offsets count on the disk of the target only, which is empty where the
+    weight is 0. Scalar.
+    """
+    disk, *offsets = by_keypoint(pred.float(), 3).unbind(2)  # [B, K, h, w] each
+    true_disk, *true_offsets = by_keypoint(target, 3).unbind(2)
+    loss = heatmap_mse(disk, true_disk, weight)
+    for offset, true_offset in zip(offsets, true_offsets, strict=True):
+        loss = loss + 0.5 * (true_disk * (offset - true_offset)).square().mean()
+    return loss
+
+
+POSE_LOSSES: dict[str, Callable[[Tensor, Tensor, Tensor], Tensor]] = {
+    "mse": heatmap_mse,
+    "ohkm": heatmap_ohkm,
+    "offset": heatmap_offset,
+}
 
 
 def pose_loss(name: str) -> Callable[[Tensor, Tensor, Tensor], Tensor]:

@@ -30,7 +30,7 @@ from polarpix.types import FloatArray, KeypointSchema, PoseBatch, UInt8Array
 __all__ = ["PoseCrops", "PoseData", "PoseTask", "collate", "run_codec"]
 
 Item = tuple[UInt8Array, FloatArray, FloatArray, FloatArray, int]
-"""Crop [H, W, 3], target [K, h, w], weight [K], crop -> image affine [2, 3], position in the data set."""
+"""Crop [H, W, 3], target [K * channels, h, w], weight [K], crop -> image affine [2, 3], position in the data set."""
 
 
 def run_codec(run: PoseRun) -> Codec:
@@ -61,7 +61,7 @@ def collate(items: list[Item]) -> PoseBatch:
     crops, targets, weights, affines, positions = zip(*items, strict=True)
     return PoseBatch(
         image=torch.from_numpy(np.stack(crops)).permute(0, 3, 1, 2),  # [B, 3, H, W]
-        target=torch.from_numpy(np.stack(targets)),  # [B, K, h, w]
+        target=torch.from_numpy(np.stack(targets)),  # [B, K * channels, h, w]
         weight=torch.from_numpy(np.stack(weights)),  # [B, K]
         to_image=torch.from_numpy(np.stack(affines)),  # [B, 2, 3]
         index=torch.tensor(positions),  # [B]
@@ -129,7 +129,7 @@ class PoseTask(pl.LightningModule):
 
     Args:
         run: the page.
-        labels: the skeleton; its length is the number of heatmaps.
+        labels: the skeleton; its length is the number of keypoints.
         optimizers: called with this task when training starts; gives what Lightning's ``configure_optimizers`` gives.
     """
 
@@ -153,7 +153,7 @@ class PoseTask(pl.LightningModule):
 
     def training_step(self, batch: PoseBatch, index: int) -> Tensor:
         layout = torch.channels_last if self.run.engine.channels_last else torch.contiguous_format
-        heatmaps = self.model(normalize(batch.image).contiguous(memory_format=layout))  # [B, K, h, w]
+        heatmaps = self.model(normalize(batch.image).contiguous(memory_format=layout))  # [B, K * channels, h, w]
         loss: Tensor = self.loss(heatmaps, batch.target, batch.weight)
         self.log("loss", loss, prog_bar=True, on_step=False, on_epoch=True, batch_size=len(batch.image), sync_dist=True)
         return loss
@@ -167,7 +167,8 @@ class PoseTask(pl.LightningModule):
             self.labels.flip_order if protocol.flip_test else None,
             protocol.shift_flipped,
             self.run.engine.channels_last,
-        )  # [B, K, h, w]
+            self.codec.channels_per_keypoint,
+        )  # [B, K * channels, h, w]
         keypoints, scores = self.codec.decode(heatmaps)
         return to_image_points(keypoints, to_image), scores
 

@@ -1,5 +1,6 @@
 """Evaluation: one figure whatever the number of processes, with all it depends on beside it."""
 
+import hashlib
 import json
 import multiprocessing
 import os
@@ -32,7 +33,14 @@ def test_a_figure_carries_its_protocol(pose_folder: Path, seg_folder: Path, figu
     labelled = [note for note in notes if note["num_keypoints"]]
     assert (found.task, found.split) == ("pose", "test")
     assert found.protocol["instances"] == len(labelled)
-    assert found.protocol["images"] == len({note["image_id"] for note in labelled})
+    assert found.protocol["images"] == 3
+    assert found.protocol["images_with_boxes"] == len({note["image_id"] for note in labelled})
+    annotations = (figures / "annotations" / "test.json").read_bytes()
+    assert found.protocol["annotations_sha256"] == hashlib.sha256(annotations).hexdigest()
+    assert found.protocol["protocol"] == "gt_boxes"
+    assert found.protocol["detector_ap"] is found.protocol["boxes_sha256"] is None
+    assert (found.protocol["input_size"], found.protocol["scales"]) == ([64, 64], [1.0])
+    assert len(found.protocol["sigmas"]) == 14
     assert found.protocol["codec"] == "udp"
     assert found.protocol["flip_test"] is True
     assert found.protocol["attention"] == "psa_p"
@@ -65,10 +73,11 @@ def test_detected_boxes(pose_folder: Path, figures: Path, tmp_path: Path) -> Non
     path = tmp_path / "boxes.json"
     path.write_text(json.dumps([*boxes, boxes[0] | {"score": 0.1}]))
     artifact = load_artifact(pose_folder)
-    options = [f"--eval.boxes={path}", "--eval.box_threshold=0.5"]
+    options = [f"--eval.boxes={path}", "--eval.box_threshold=0.5", "--eval.detector_ap=56.4"]
     found = evaluate(artifact, artifact_run(artifact, options), "val", pictures=1)
     assert found.protocol["instances"] == len(boxes)
-    assert len(found.protocol["boxes_sha256"]) == 64
+    assert found.protocol["boxes_sha256"] == hashlib.sha256(path.read_bytes()).hexdigest()
+    assert (found.protocol["protocol"], found.protocol["detector_ap"]) == ("detected_boxes", 56.4)
     assert "AP" in found.metrics
     assert "mean_error" not in found.metrics  # a detection has no annotation of its own
 

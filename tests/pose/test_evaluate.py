@@ -121,13 +121,23 @@ def test_splits_come_from_the_page(figures: Path, tmp_path: Path) -> None:
     protocol = PoseEvalConfig(boxes=str(boxes), box_threshold=0.5)
     assert len(open_split(given, protocol, "val")) == 1
     assert len(open_split(given, protocol, "train")) > 1  # trained on its annotations
+    with pytest.raises(InputError, match=r"eval\.box_threshold is 0\.5 with eval\.boxes gt, which have no score"):
+        open_split(given, PoseEvalConfig(box_threshold=0.5), "val")
 
 
 def test_the_protocol_names_all_it_depends_on(figures: Path, data: CocoKeypoints) -> None:
     run = PoseRun(name="x", data=page(figures))
     found = pose_protocol(run, data)
     assert found["instances"] == len(data) == 9
-    assert found["images"] == len({one.image_id for one in data.instances})
+    assert found["images"] == data.image_count == 5
+    assert found["images_with_boxes"] == len({one.image_id for one in data.instances})
+    assert len(found["annotations_sha256"]) == 64
+    assert found["protocol"] == "gt_boxes"
+    run.data.whole_image = True
+    assert pose_protocol(run, data)["protocol"] == "whole_image"
+    run.eval.boxes, run.eval.detector_ap = "boxes.json", 56.4
+    assert pose_protocol(run, data)["protocol"] == "detected_boxes"
+    assert pose_protocol(run, data)["detector_ap"] == 56.4
     settings = ("box_padding", "whole_image", "box_threshold", "flip_test", "shift_flipped", "oks_nms", "visibility")
     assert set(settings) <= set(found)
     assert len(found["sigmas"]) == 14

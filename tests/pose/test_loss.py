@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from polarpix.errors import InputError
-from polarpix.pose.loss import POSE_LOSSES, heatmap_mse, heatmap_ohkm, pose_loss
+from polarpix.pose.loss import POSE_LOSSES, heatmap_mse, heatmap_offset, heatmap_ohkm, pose_loss
 
 
 def maps(*values: float) -> torch.Tensor:
@@ -22,6 +22,21 @@ def test_mse_by_hand() -> None:
     one_pixel = torch.zeros(1, 1, 2, 2)
     one_pixel[0, 0, 1, 0] = 2.0
     assert heatmap_mse(one_pixel, torch.zeros(1, 1, 2, 2), torch.ones(1, 1)) == pytest.approx(0.5 * 4 / 4)
+
+
+def test_offset_loss_by_hand() -> None:
+    """Two keypoints of three maps; the offsets of the second lie outside of its disk and do not count."""
+    pred = maps(0.5, 1.0, -1.0, 2.0, 9.0, 9.0)
+    target = maps(1.0, 0.0, 1.0, 0.0, 0.0, 0.0)
+    want = 0.5 * (0.25 + 4) / 2 + 0.5 * 1 / 2 + 0.5 * 4 / 2
+    assert heatmap_offset(pred, target, torch.ones(1, 2)) == pytest.approx(want)
+    hidden = heatmap_offset(pred, target, torch.tensor([[1.0, 0.0]]))
+    assert hidden == pytest.approx(want - 0.5 * 4 / 2)
+    half = target.clone()
+    half[0, 0, 0] = 0.0  # half of the disk
+    assert heatmap_offset(maps(0, 1, 0, 0, 0, 0), half, torch.ones(1, 2)) == pytest.approx(
+        0.25 / 2 + 0.25 / 2 + 0.25 / 2
+    )
 
 
 def test_ohkm_takes_the_hardest() -> None:
@@ -46,11 +61,14 @@ def test_ohkm_lies_between_mean_and_worst(seed: int, k: int, hardest: int) -> No
 
 @pytest.mark.parametrize("name", POSE_LOSSES)
 def test_what_is_not_labelled_teaches_nothing(name: str) -> None:
-    pred = torch.randn(2, 3, 4, 4, requires_grad=True)
+    each = 3 if name == "offset" else 1
+    pred = torch.randn(2, 3 * each, 4, 4, requires_grad=True)
     weight = torch.tensor([[1.0, 0.0, 1.0], [0.0, 0.0, 0.0]])
-    pose_loss(name)(pred, torch.zeros(2, 3, 4, 4), weight).backward()
+    target = weight.repeat_interleave(each, 1)[..., None, None].expand_as(pred)  # empty where nothing is labelled
+    pose_loss(name)(pred, target, weight).backward()
     assert pred.grad is not None
-    assert (pred.grad.abs().sum(dim=(2, 3)) > 0).tolist() == [[True, False, True], [False, False, False]]
+    taught = (pred.grad.abs().sum(dim=(2, 3)) > 0).reshape(2, 3, each)
+    assert taught.tolist() == [[[True] * each, [False] * each, [True] * each], [[False] * each] * 3]
 
 
 def test_half_precision_is_summed_in_full() -> None:
@@ -61,7 +79,7 @@ def test_half_precision_is_summed_in_full() -> None:
 
 
 def test_what_does_not_fit() -> None:
-    with pytest.raises(InputError, match="loss is 'l1': choose one of mse, ohkm"):
+    with pytest.raises(InputError, match="loss is 'l1': choose one of mse, ohkm, offset"):
         pose_loss("l1")
     with pytest.raises(ValueError, match=r"both must be \[B, K, h, w\]"):
         heatmap_mse(torch.zeros(1, 1, 2, 2), torch.zeros(1, 2, 2, 2), torch.ones(1, 1))
