@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from polarpix.backbones.insert import attention_blocks, insert_attention
+from polarpix.backbones.variants import apply_variant
 from polarpix.backbones.weights import find_timm_weights, load_weights
 from polarpix.config import BackboneConfig
 from polarpix.errors import InputError
@@ -100,6 +101,7 @@ def build_backbone(config: BackboneConfig, upto: int | None = None) -> Backbone:
     """
     _check_name(config.name)
     net = _create(config.name, config.output_stride, pretrained=config.weights == "timm")
+    apply_variant(net, config.variant)
     info: Any = net.feature_info
     cfg: Any = net.pretrained_cfg
     # Some networks only take images of their own size.

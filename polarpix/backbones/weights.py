@@ -7,6 +7,7 @@ import hashlib
 import importlib.util
 import pickle
 import re
+import warnings
 from collections.abc import Callable, Mapping, Set
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from polarpix.backbones.published import PUBLISHERS, TORCHVISION_MOBILENETV2, identify, to_ours
 from polarpix.errors import InputError
 
 __all__ = [
@@ -23,9 +25,12 @@ __all__ = [
     "LoadReport",
     "Renaming",
     "find_timm_weights",
+    "load_network",
     "load_weights",
     "read_state_dict",
     "rename",
+    "start_from",
+    "unwrapped",
 ]
 
 
@@ -86,36 +91,6 @@ PACKAGES: dict[str, WeightsPackage] = {
     ),
 }
 
-# Blocks in each of MobileNetV2's seven stages (Sandler et al. 2018, table 2, column n), whatever its width.
-_MOBILENETV2_DEPTHS = (1, 2, 3, 4, 3, 3, 1)
-_MOBILENETV2_OUTER = {
-    "features.0.0": "conv_stem",
-    "features.0.1": "bn1",
-    "features.18.0": "conv_head",
-    "features.18.1": "bn2",
-    "classifier.1": "classifier",
-}
-_MOBILENETV2_FIRST = {"0.0": "conv_dw", "0.1": "bn1", "1": "conv_pw", "2": "bn2"}
-_MOBILENETV2_BLOCK = {"0.0": "conv_pw", "0.1": "bn1", "1.0": "conv_dw", "1.1": "bn2", "2": "conv_pwl", "3": "bn3"}
-
-
-def _torchvision_mobilenetv2(name: str) -> str:
-    module, _, tensor = name.rpartition(".")
-    if module in _MOBILENETV2_OUTER:
-        return f"{_MOBILENETV2_OUTER[module]}.{tensor}"
-    match = re.fullmatch(r"features\.(\d+)\.conv\.([\d.]+)", module)
-    if match is None:
-        return name
-    index, part = int(match[1]) - 1, match[2]  # features.0 is the stem
-    parts = _MOBILENETV2_FIRST if index == 0 else _MOBILENETV2_BLOCK
-    stage = 0
-    while stage < len(_MOBILENETV2_DEPTHS) and index >= _MOBILENETV2_DEPTHS[stage]:
-        index -= _MOBILENETV2_DEPTHS[stage]
-        stage += 1
-    if part not in parts or stage == len(_MOBILENETV2_DEPTHS):
-        return name
-    return f"blocks.{stage}.{index}.{parts[part]}.{tensor}"
-
 
 def _is_torchvision_mobilenetv2(file: Set[str], network: Set[str]) -> bool:
     return {"features.1.conv.0.0.weight", "features.2.conv.3.weight", "features.18.0.weight"} <= file
@@ -136,10 +111,17 @@ def _without(prefix: str) -> Renaming:
     return Renaming(f"wrapper {prefix}", applies, lambda name: name.removeprefix(prefix))
 
 
+WRAPPERS = ("module.", "model.", "_orig_mod.")
+INSERTED = ".attention."  # in the name of every weight of an inserted attention
+
 # Applied in this order, each to what the ones before it left.
 RENAMINGS: tuple[Renaming, ...] = (
-    *(_without(prefix) for prefix in ("module.", "model.", "backbone.", "net.")),
-    Renaming("torchvision mobilenet_v2", _is_torchvision_mobilenetv2, _torchvision_mobilenetv2),
+    *(_without(prefix) for prefix in (*WRAPPERS, "backbone.", "net.")),
+    Renaming(
+        "torchvision mobilenet_v2",
+        _is_torchvision_mobilenetv2,
+        lambda name: to_ours(name, TORCHVISION_MOBILENETV2),
+    ),
     # timm's feature extractors of ConvNeXt and others call stages.0 stages_0.
     Renaming("timm classification model", _is_flattened, _flattened),
 )
@@ -164,12 +146,80 @@ def load_weights(model: nn.Module, source: str | Path, *, strict: bool = False) 
     own = model.state_dict()
     # The names of the file are those of the timm network, which a backbone keeps in .net.
     inside = "net." if all(name.startswith("net.") for name in own) else ""
-    dropped = getattr(model, "dropped", ())  # a Backbone's
-    own = {name.removeprefix(inside): tensor for name, tensor in own.items()}
-    theirs = rename(read_state_dict(file), own.keys())
-    fits = {name: tensor for name, tensor in theirs.items() if name in own and tensor.shape == own[name].shape}
+    network = {name.removeprefix(inside) for name in own}
+    tensors = unwrapped(read_state_dict(file))
+    publisher = identify(tensors)
+    if publisher is not None and PUBLISHERS[publisher].task != "imagenet":
+        ours = {to_ours(name, PUBLISHERS[publisher].rules): tensor for name, tensor in tensors.items()}
+        tensors = {name.removeprefix("backbone.net."): tensor for name, tensor in ours.items()}
+    theirs = {inside + name: tensor for name, tensor in rename(tensors, network).items()}
+    dropped = {inside + name for name in getattr(model, "dropped", ())}  # a Backbone's
+    report = _fill(model, theirs, str(source), strict=strict, file=file, dropped=dropped)
+    return _without_prefix(report, inside)
+
+
+def load_network(model: nn.Module, source: str | Path, *, strict: bool = True) -> LoadReport:
+    """Fill a whole pose or segmentation network, head included, from a published checkpoint.
+
+    Args:
+        model: a network with a ``backbone`` (:class:`polarpix.backbones.extract.Backbone`).
+        source: a .pth or .safetensors file that :func:`polarpix.backbones.published.identify` knows.
+        strict: refuse the file unless its names and shapes are those of the network; only attention that the file knows
+            nothing of may start anew.
+
+    Returns:
+        What was loaded and what was not.
+
+    Raises:
+        InputError: no such file, not a checkpoint, one of nobody known or of a classifier, or ``strict`` not met.
+    """
+    file = _find(source)
+    tensors = unwrapped(read_state_dict(file))
+    key = identify(tensors)
+    if key is None:
+        raise InputError(
+            f"{file}: nobody's network that is known here (first name {next(iter(tensors))}): "
+            f"known are {', '.join(PUBLISHERS)}"
+        )
+    publisher = PUBLISHERS[key]
+    if publisher.task == "imagenet":
+        raise InputError(f"{file}: a {publisher.network} ({publisher.source}): name it as model.backbone.weights")
+    theirs = {to_ours(name, publisher.rules): tensor for name, tensor in tensors.items()}
+    backbone = model.get_submodule("backbone")
+    dropped = {f"backbone.net.{name}" for name in getattr(backbone, "dropped", ())}
+    return _fill(model, theirs, str(source), strict=strict, file=file, dropped=dropped, whole=True)
+
+
+def start_from(model: nn.Module, source: str | None, strict: bool) -> None:
+    """Fill a whole network as its page says, if it says so; what a file not read strictly leaves open is a warning.
+
+    Raises:
+        InputError: as in :func:`load_network`.
+    """
+    if source is None:
+        return
+    report = load_network(model, source, strict=strict)
+    open_ends = {"missing": report.missing, "unexpected": report.unexpected, "of another shape": report.mismatched}
+    told = [f"{kind}: {', '.join(names[:3])}{', ...' * (len(names) > 3)}" for kind, names in open_ends.items() if names]
+    if told:
+        warnings.warn(f"{report}; {'; '.join(told)}", stacklevel=2)
+
+
+def _fill(
+    model: nn.Module,
+    theirs: Mapping[str, Tensor],
+    source: str,
+    *,
+    strict: bool,
+    file: Path,
+    dropped: Set[str],
+    whole: bool = False,
+) -> LoadReport:
+    """Load what fits of tensors under the network's names; ``whole`` makes strict mean no name left over, too."""
+    own = model.state_dict()
+    fits = {name: tensor for name, tensor in theirs.items() if name in own and _same_values(tensor, own[name])}
     report = LoadReport(
-        source=str(source),
+        source=source,
         loaded=tuple(fits),
         # Old files have no counter of batches; it plays no part with a fixed momentum.
         missing=tuple(name for name in own if name not in theirs and not name.endswith("num_batches_tracked")),
@@ -186,9 +236,23 @@ def load_weights(model: nn.Module, source: str | Path, *, strict: bool = False) 
             f"(first names: {next(iter(theirs), 'none')} there, {next(iter(own), 'none')} here): name its own backbone"
         )
     if strict:
-        _refuse_gaps(report, file)
-    model.load_state_dict({inside + name: tensor for name, tensor in fits.items()}, strict=False)
+        _refuse_gaps(report, theirs, file, whole)
+    shaped = {name: tensor.reshape(own[name].shape) for name, tensor in fits.items()}
+    model.load_state_dict(shaped, strict=False)
     return report
+
+
+def _same_values(tensor: Tensor, own: Tensor) -> bool:
+    """Whether two shapes differ in sides of 1 at most: [C/8, 1, 1] and [C/8] hold the same weights."""
+    return tensor.shape == own.shape or (tensor.dim() > 0 and tensor.squeeze().shape == own.squeeze().shape)
+
+
+def _without_prefix(report: LoadReport, prefix: str) -> LoadReport:
+    lists = {
+        key: tuple(name.removeprefix(prefix) for name in getattr(report, key))
+        for key in ("loaded", "missing", "unexpected", "mismatched")
+    }
+    return LoadReport(report.source, **lists)
 
 
 def find_timm_weights(name: str) -> Path | None:
@@ -228,7 +292,7 @@ def find_timm_weights(name: str) -> Path | None:
 
 
 def read_state_dict(file: Path) -> dict[str, Tensor]:
-    """The tensors of a .safetensors or torch file, out of the usual wrappings ("state_dict", "model").
+    """The tensors of a .safetensors or torch file, out of the usual wrappings ("state_dict", "model", "model_state").
 
     Raises:
         InputError: not such a file, or one that holds more than tensors.
@@ -242,18 +306,37 @@ def read_state_dict(file: Path) -> dict[str, Tensor]:
         except (SafetensorError, OSError) as error:
             raise InputError(f"{file}: not a safetensors file ({error}): download it again") from error
     try:
-        content: Any = torch.load(file, map_location="cpu", weights_only=True)
+        with torch.serialization.safe_globals(_numpy_scalars()):
+            content: Any = torch.load(file, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise InputError(f"{file}: holds more than weights, or none: save its state_dict() alone") from error
     except (RuntimeError, EOFError, OSError, KeyError, ValueError) as error:
         raise InputError(f"{file}: truncated or not a torch file: download it again") from error
-    for key in ("state_dict", "model"):
+    for key in ("state_dict", "model", "model_state"):
         if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
             content = content[key]
     tensors = {str(k): v for k, v in content.items() if isinstance(v, Tensor)} if isinstance(content, Mapping) else {}
     if not tensors:
         raise InputError(f"{file}: no tensors by name in it: save a state_dict()")
     return tensors
+
+
+def _numpy_scalars() -> list[Any]:
+    """What a stored score, such as the best mIoU, is pickled by; plain numbers, and no code."""
+    from numpy import dtype, dtypes
+    from numpy._core import multiarray
+
+    kinds = [dtypes.Float64DType, dtypes.Float32DType, dtypes.Int64DType, dtypes.BoolDType]
+    return [dtype, *kinds, multiarray.scalar, (multiarray.scalar, "numpy.core.multiarray.scalar")]
+
+
+def unwrapped(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors without what training wrappers put before all of their names."""
+    found = dict(tensors)
+    for prefix in WRAPPERS:
+        if all(name.startswith(prefix) for name in found):
+            found = {name.removeprefix(prefix): tensor for name, tensor in found.items()}
+    return found
 
 
 def rename(tensors: Mapping[str, Tensor], network: Set[str]) -> dict[str, Tensor]:
@@ -265,14 +348,18 @@ def rename(tensors: Mapping[str, Tensor], network: Set[str]) -> dict[str, Tensor
     return renamed
 
 
-def _refuse_gaps(report: LoadReport, file: Path) -> None:
-    missing = [name for name in report.missing if ".attention." not in name]
-    if report.mismatched:
-        more = f" and {len(report.mismatched) - 1} more" if len(report.mismatched) > 1 else ""
-        raise InputError(f"{file}: {report.mismatched[0]}{more}: take the weights of this very network")
-    if missing:
-        more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
-        raise InputError(f"{file}: has no {missing[0]}{more}: take the weights of this very network")
+def _refuse_gaps(report: LoadReport, theirs: Mapping[str, Tensor], file: Path, whole: bool) -> None:
+    attends = any(INSERTED in name for name in theirs)  # then its own attention, of this very form, has to be there
+    missing = [name for name in report.missing if attends or INSERTED not in name]
+    left_over = [name for name in report.unexpected if whole or INSERTED in name]
+    for names, words in (
+        (report.mismatched, "{}"),
+        (missing, "has no {}"),
+        (left_over, "holds {}, which this network has not"),
+    ):
+        if names:
+            more = f" and {len(names) - 1} more" if len(names) > 1 else ""
+            raise InputError(f"{file}: {words.format(names[0] + more)}: take the weights of this very network")
 
 
 def _find(source: str | Path) -> Path:

@@ -16,6 +16,7 @@ from polarpix.engine.artifact import Artifact, commit, load_state
 from polarpix.engine.fit import build_data, build_task, build_trainer, run_trainer
 from polarpix.errors import InputError
 from polarpix.pose.evaluate import pose_protocol
+from polarpix.seg.submission import Submission
 from polarpix.types import UInt8Array
 
 __all__ = ["Evaluation", "conditions", "evaluate"]
@@ -46,11 +47,21 @@ def conditions() -> dict[str, Any]:
     }
 
 
-def evaluate(artifact: Artifact, run: PoseRun | SegRun, split: str, pictures: int = 8) -> Evaluation:
+def evaluate(
+    artifact: Artifact, run: PoseRun | SegRun, split: str, pictures: int = 8, submission: Path | None = None
+) -> Evaluation:
     """Evaluate the weights on "val" or "test" by the page's protocol.
 
+    Args:
+        artifact: the weights.
+        run: the page to evaluate by.
+        split: "val" or "test".
+        pictures: how many are drawn.
+        submission: folder for the label maps that the server of the set takes; null for none.
+
     Raises:
-        InputError: another split, a split the page does not name, weights that do not fit the page, or bad data.
+        InputError: another split, one the page does not name, or whose labels are with a server that nothing is written
+            for; no server for the set; weights that do not fit the page, or bad data.
     """
     if split not in ("val", "test"):
         raise InputError(f"split is {split!r}: choose val or test")
@@ -63,9 +74,15 @@ def evaluate(artifact: Artifact, run: PoseRun | SegRun, split: str, pictures: in
     if own.names != artifact.labels.names:
         trained, given = (f"{len(n)} labels ({', '.join(n[:3])}, ...)" for n in (artifact.labels.names, own.names))
         raise InputError(f"{artifact.file}: trained on {trained}, the data has {given}: use data of the same labels")
-    run.model.backbone.weights = None
+    run.model.weights = run.model.backbone.weights = None
     task = build_task(run, own)
     load_state(task.model, artifact)
+    if submission is None and not getattr(dataset, "labelled", True):
+        raise InputError(f"{run.data.root}: the labels of {split} are not here: add --submission FOLDER for the server")
+    if submission is not None:
+        if isinstance(run, PoseRun):
+            raise InputError("--submission is for masks: COCO's server takes the results.json of every pose evaluation")
+        task.submission = Submission(run, split, dataset, submission)
     trainer = build_trainer(run, Path(run.out), [])
     step: Any = trainer.validate if split == "val" else trainer.test
     run_trainer(trainer, step, task, datamodule=data, verbose=False)
@@ -80,6 +97,9 @@ def evaluate(artifact: Artifact, run: PoseRun | SegRun, split: str, pictures: in
 
 def seg_protocol(run: SegRun, split: str, images: int) -> dict[str, Any]:
     """Everything the figures depend on besides the weights."""
-    return {"data": run.data.root, "format": run.data.format, "split": getattr(run.data, split), "images": images} | {
-        key: list(value) if isinstance(value, tuple) else value for key, value in asdict(run.eval).items()
-    }
+    fused = "scale attention" if run.model.head == "hierarchical_ocr" else "mean"
+    return (
+        {"data": run.data.root, "format": run.data.format, "split": getattr(run.data, split), "images": images}
+        | {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(run.eval).items()}
+        | {"scales_fused_by": fused}
+    )

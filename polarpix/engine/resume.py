@@ -18,6 +18,7 @@ __all__ = ["check_checkpoint", "prepare_folder"]
 
 # What a checkpoint brings along: on a page that goes on with it, another value would do harm or nothing at all.
 IN_OPTIMIZER = ("name", "lr", "backbone_lr", "attention_lr", "weight_decay", "decay_norm")
+STARTING = ("model.backbone.weights", "model.weights", "model.strict")  # what a run started from
 PARTS = {"state_dict", "optimizer_states", "lr_schedulers", "loops", "callbacks", "pytorch-lightning_version"}
 
 
@@ -55,7 +56,7 @@ def kept_keys(run: PoseRun | SegRun) -> dict[str, Any]:
     return {
         key: value
         for key, value in flatten(asdict(run)).items()
-        if (key.startswith("model.") and key != "model.backbone.weights")
+        if (key.startswith("model.") and key not in STARTING)
         or (key.startswith("optim.") and key.removeprefix("optim.") in IN_OPTIMIZER)
     }
 

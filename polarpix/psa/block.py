@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from polarpix.errors import InputError
 from polarpix.psa import collapsed, passes, reference
 
-__all__ = ["PolarizedSelfAttention"]
+__all__ = ["RELEASED_NAMES", "PolarizedSelfAttention"]
 
 LAYOUTS = ("parallel", "sequential")
 FORMS = ("paper", "released")
