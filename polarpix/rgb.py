@@ -50,7 +50,12 @@ def to_rgb(image: npt.NDArray[Any] | Image.Image) -> UInt8Array:
 
 
 def exif_orientation(picture: Image.Image) -> int:
-    """The EXIF orientation, 1..8; 1, as it is stored, where there is none or one that cannot be."""
+    """The EXIF orientation, 1..8; 1, as it is stored, where there is none or one that cannot be.
+
+    A TIFF is turned by Pillow itself as it is loaded, and has none from then on.
+    """
+    if picture.format == "TIFF":
+        picture.load()
     value = picture.getexif().get(_ORIENTATION_TAG, 1)
     return value if isinstance(value, int) and 1 <= value <= 8 else 1
 
