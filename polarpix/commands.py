@@ -65,6 +65,7 @@ def evaluate(
     config: str = "",
     out: str = "",
     record: str = "",
+    submission: str = "",
     options: Sequence[str] = (),
 ) -> int:
     """Evaluate a weights file: metrics with their whole protocol, COCO results, pictures, one report page.
@@ -75,6 +76,7 @@ def evaluate(
         config: a page to evaluate by instead of the one inside the weights file.
         out: folder for report.html, record.json and results.json; by default <run folder>/eval/<split>.
         record: a further file for the figures with all they depend on, for example below benchmarks/results.
+        submission: folder for the predicted label maps, named and laid out for the server of VOC or Cityscapes.
     """
     from polarpix.engine.artifact import load_artifact
     from polarpix.engine.evaluate import evaluate as measure
@@ -84,7 +86,7 @@ def evaluate(
 
     artifact = load_artifact(weights)
     run = artifact_run(artifact, options, "eval", config)
-    found = measure(artifact, run, split)
+    found = measure(artifact, run, split, submission=Path(submission) if submission else None)
     if not first_process():
         return 0
     beside = Path(artifact.file).resolve().parent

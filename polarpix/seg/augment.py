@@ -13,25 +13,28 @@ from polarpix.config import SegDataConfig
 from polarpix.errors import InputError
 from polarpix.types import SegSample, UInt8Array
 
-__all__ = ["PADDING", "SegTransform"]
+__all__ = ["PADDING", "SegTransform", "centre_crop"]
 
 # The ImageNet mean in 8 bits: zero after normalisation.
 PADDING = (124, 116, 104)
 
 
 class SegTransform:
-    """Training: resize by a random factor, crop (padded where the image ends), mirror, jitter. Evaluation: no change.
+    """Training: resize by a random factor, crop (padded where the image ends), mirror, jitter.
+
+    Evaluation: no change, or the centre crop.
 
     Args:
         data: ranges of the random transform.
         ignore: label of the padding.
         training: false for evaluation.
+        centre: side of the centre crop of an evaluation; null for none.
 
     Raises:
         InputError: a crop size, scale range or share that cannot be.
     """
 
-    def __init__(self, data: SegDataConfig, ignore: int, training: bool) -> None:
+    def __init__(self, data: SegDataConfig, ignore: int, training: bool, centre: int | None = None) -> None:
         if min(data.crop_size) < 1:
             raise InputError(f"crop_size is {data.crop_size}: give a height and a width of at least 1")
         if not 0 < data.scale[0] <= data.scale[1]:
@@ -44,6 +47,7 @@ class SegTransform:
         self.data = data
         self.ignore = ignore
         self.training = training
+        self.centre = centre
 
     def __call__(
         self, sample: SegSample, rng: np.random.Generator, focus: int | None = None
@@ -54,7 +58,7 @@ class SegTransform:
             InputError: no pixel of the sample has the class `focus`.
         """
         if not self.training:
-            return sample.image, sample.label
+            return (sample.image, sample.label) if self.centre is None else centre_crop(sample, self.centre)
         factor = float(rng.uniform(*self.data.scale))
         point = None if focus is None else _pixel_of(sample, focus, rng)
         image, label, size = self._cut(sample, factor, point, rng)
@@ -100,6 +104,18 @@ class SegTransform:
         full_image[top : top + h, left : left + w] = image
         full_label[top : top + h, left : left + w] = label
         return full_image, full_label
+
+
+def centre_crop(sample: SegSample, side: int) -> tuple[UInt8Array, UInt8Array]:
+    """Image [side, side, 3] and label [side, side]: the shorter side resized to ``side``, the middle of the longer."""
+    height, width = sample.label.shape
+    factor = side / min(height, width)
+    size = max(side, int(width * factor)), max(side, int(height * factor))
+    image = _resize(sample.image, size, cv2.INTER_AREA if factor < 1 else cv2.INTER_LINEAR)
+    label = _resize(sample.label, size, cv2.INTER_NEAREST_EXACT)
+    left, top = ((length - side) // 2 for length in size)
+    part = slice(top, top + side), slice(left, left + side)
+    return np.ascontiguousarray(image[part]), np.ascontiguousarray(label[part])
 
 
 def _pixel_of(sample: SegSample, focus: int, rng: np.random.Generator) -> tuple[int, int]:

@@ -13,9 +13,10 @@ from polarpix.images import IMAGE_SUFFIXES, read_image, read_label
 from polarpix.seg.classes import CAMVID, CITYSCAPES, VOC, cityscapes_train_ids, voc_palette
 from polarpix.types import ClassTable, SegSample, UInt8Array
 
-__all__ = ["SEG_DATASETS", "SegDataset", "build_seg_dataset"]
+__all__ = ["SEG_DATASETS", "SegDataset", "build_seg_dataset", "with_coarse"]
 
 Files = list[tuple[Path, Path]]
+HIDDEN = "test"  # the split whose labels only a server may have
 
 
 class SegDataset:
@@ -25,11 +26,14 @@ class SegDataset:
         files: (image path, label path) of each sample.
         classes: the class table.
         meaning: value in the file -> class index or the table's ignore label; a value it does not hold is an error.
+        labelled: false for a split whose labels are kept by a server: every pixel is ignored.
     """
 
-    def __init__(self, files: Files, classes: ClassTable, meaning: Mapping[int, int]) -> None:
+    def __init__(self, files: Files, classes: ClassTable, meaning: Mapping[int, int], labelled: bool = True) -> None:
         self.files = files
         self.classes = classes
+        self.meaning = dict(meaning)
+        self.labelled = labelled
         self._lookup = np.full(256, classes.ignore, np.uint8)
         self._known = np.zeros(256, bool)
         for value, index in meaning.items():
@@ -48,6 +52,8 @@ class SegDataset:
         """
         image_path, label_path = self.files[index]
         image = read_image(image_path)  # [H, W, 3]
+        if not self.labelled:
+            return SegSample(image, np.full(image.shape[:2], self.classes.ignore, np.uint8), str(image_path))
         label = self.read_label(index)  # [H, W]
         if label.shape != image.shape[:2]:
             raise InputError(
@@ -150,8 +156,11 @@ def voc_aug(data: SegDataConfig, split: str) -> SegDataset:
     raise InputError(f"{lists}: neither trainaug.txt nor train_aug.txt is there: add the list of the training images")
 
 
-def cityscapes(data: SegDataConfig, split: str) -> SegDataset:
-    """Cityscapes: leftImg8bit/<split>/<city>/ and gtFine/<split>/<city>/*_labelIds.png (else *_labelTrainIds.png)."""
+def cityscapes(data: SegDataConfig, split: str, annotation: str = "gtFine") -> SegDataset:
+    """Cityscapes: leftImg8bit/<split>/<city>/ and gtFine/<split>/<city>/*_labelIds.png (else *_labelTrainIds.png).
+
+    Or gtCoarse, as ``annotation`` says. The split "test" may be without labels.
+    """
     root = _folder(data.root)
     images = root / "leftImg8bit"
     _known_split(root, split, [p.name for p in _folders(images)], "folders leftImg8bit/<split>")
@@ -160,16 +169,17 @@ def cityscapes(data: SegDataConfig, split: str) -> SegDataset:
     for picture in pictures:
         stem = picture.name.removesuffix("_leftImg8bit.png")
         for kind, files in by_kind.items():
-            files.append((picture, root / "gtFine" / split / picture.parent.name / f"{stem}_gtFine_{kind}.png"))
+            name = f"{stem}_{annotation}_{kind}.png"
+            files.append((picture, root / annotation / split / picture.parent.name / name))
     kind = "labelIds"
     if not any(label.is_file() for _, label in by_kind[kind]) and any(p.is_file() for _, p in by_kind["labelTrainIds"]):
         kind = "labelTrainIds"
-    files = _existing(by_kind[kind], images / split)
     if kind == "labelTrainIds":
-        return SegDataset(files, CITYSCAPES, _identity(CITYSCAPES))
+        return _listed(by_kind[kind], CITYSCAPES, _identity(CITYSCAPES), split, images / split)
     ids = np.arange(34, dtype=np.uint8)
     meaning = dict(zip(ids.tolist(), cityscapes_train_ids(ids).tolist(), strict=True))
-    return SegDataset(files, CITYSCAPES, meaning | {CITYSCAPES.ignore: CITYSCAPES.ignore})
+    meaning[CITYSCAPES.ignore] = CITYSCAPES.ignore  # -1, a licence plate
+    return _listed(by_kind[kind], CITYSCAPES, meaning, split, images / split)
 
 
 SEG_DATASETS: dict[str, Callable[[SegDataConfig, str], SegDataset]] = {
@@ -190,6 +200,27 @@ def build_seg_dataset(data: SegDataConfig, split: str) -> SegDataset:
     if data.format not in SEG_DATASETS:
         raise InputError(f"data.format is {data.format!r}: use one of {', '.join(SEG_DATASETS)}")
     return SEG_DATASETS[data.format](data, split)
+
+
+def with_coarse(data: SegDataConfig, fine: SegDataset) -> SegDataset:
+    """``fine`` followed by the pictures of ``data.coarse``, labelled by gtCoarse; ``fine`` itself if that is null.
+
+    Raises:
+        InputError: a set that has no coarse labels, coarse labels of another kind, an unknown split or missing files.
+    """
+    if data.coarse is None:
+        return fine
+    if data.format != "cityscapes":
+        raise InputError(f"data.coarse is {data.coarse!r}, but {data.format} has no coarse labels: set it to null")
+    unknown = sorted({*(data.coarse_classes or [])} - {*CITYSCAPES.names})
+    if unknown:
+        raise InputError(f"data.coarse_classes names {unknown[0]!r}: choose from {', '.join(CITYSCAPES.names)}")
+    coarse = cityscapes(data, data.coarse, "gtCoarse")
+    if coarse.meaning != fine.meaning:
+        raise InputError(
+            f"{coarse.files[0][1]}: coarse and fine labels are not of one kind: use *_labelIds.png for both"
+        )
+    return SegDataset(fine.files + coarse.files, fine.classes, fine.meaning)
 
 
 def _folder(path: str | Path) -> Path:
@@ -231,13 +262,15 @@ def _by_stem(path: Path, suffixes: Sequence[str]) -> dict[str, Path]:
     return found
 
 
-def _existing(files: Files, source: Path) -> Files:
-    """`files` if every one is there and there is at least one."""
+def _listed(files: Files, classes: ClassTable, meaning: Mapping[int, int], split: str, source: Path) -> SegDataset:
+    """The data set of `files` if every one is there and there is at least one; a hidden split may lack all labels."""
     if not files:
         raise InputError(f"{source}: split is empty: it must name at least one image")
     _nothing_missing([image for image, _ in files if not image.is_file()], "listed image", "file")
-    _nothing_missing([image for image, label in files if not label.is_file()], "image", f"label such as {files[0][1]}")
-    return files
+    missing = [image for image, label in files if not label.is_file()]
+    labelled = split != HIDDEN or len(missing) < len(files)
+    _nothing_missing(missing if labelled else [], "image", f"label such as {files[0][1]}")
+    return SegDataset(files, classes, meaning, labelled)
 
 
 def _nothing_missing(files: Sequence[Path], what: str, counterpart: str) -> None:
@@ -258,4 +291,4 @@ def _voc_root(root: str) -> Path:
 def _voc_listed(root: Path, names: Path, labels: str) -> SegDataset:
     stems = names.read_text(encoding="utf-8").split()
     files = [(root / "JPEGImages" / f"{stem}.jpg", root / labels / f"{stem}.png") for stem in stems]
-    return SegDataset(_existing(files, names), VOC, _identity(VOC))
+    return _listed(files, VOC, _identity(VOC), names.stem, names)

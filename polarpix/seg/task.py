@@ -18,11 +18,12 @@ from polarpix.errors import InputError
 from polarpix.images import normalize
 from polarpix.loading import Key, build_loader, sample_rng
 from polarpix.seg.augment import SegTransform
-from polarpix.seg.datasets import SegDataset, build_seg_dataset
+from polarpix.seg.datasets import SegDataset, build_seg_dataset, with_coarse
 from polarpix.seg.loss import seg_loss, training_loss
 from polarpix.seg.miou import ConfusionMatrix, SegScores
 from polarpix.seg.model import build_seg_model, warn_of_reach
 from polarpix.seg.multiscale import predict_probabilities
+from polarpix.seg.submission import Submission
 from polarpix.seg.uniform import class_index, draw_uniform
 from polarpix.sheet import tile
 from polarpix.types import ClassTable, SegBatch, UInt8Array
@@ -38,15 +39,23 @@ class SegCrops:
 
     When training, a share ``data.uniform`` of the positions is replaced by a class drawn uniformly and a picture that
     holds it (class-uniform sampling, Zhu et al., CVPR 2019). Which picture holds what is kept in the folder ``cache``.
+    Coarsely labelled pictures are then drawn in no other way, and without it follow the others in every epoch.
     """
 
     def __init__(self, dataset: SegDataset, transform: SegTransform, seed: int, cache: Path | None = None) -> None:
-        self.dataset, self.transform, self.seed = dataset, transform, seed
-        self.uniform = transform.data.uniform if transform.training else 0.0
-        self.holders = class_index(dataset, cache) if self.uniform else []
+        data = transform.data
+        self.dataset = with_coarse(data, dataset) if transform.training else dataset
+        self.transform, self.seed = transform, seed
+        self.uniform = data.uniform if transform.training else 0.0
+        self.length = len(dataset) if self.uniform else len(self.dataset)
+        self.holders = class_index(self.dataset, cache) if self.uniform else []
+        if self.holders and data.coarse_classes is not None:
+            for name, holders in zip(dataset.classes.names, self.holders, strict=True):
+                if name not in data.coarse_classes:
+                    holders[:] = [position for position in holders if position < self.length]
 
     def __len__(self) -> int:
-        return len(self.dataset)
+        return self.length
 
     def __getitem__(self, key: Key) -> Item:
         _, position = key
@@ -99,7 +108,7 @@ class SegData(pl.LightningDataModule):
         return build_loader(
             SegCrops(
                 dataset,
-                SegTransform(self.run.data, dataset.classes.ignore, training),
+                SegTransform(self.run.data, dataset.classes.ignore, training, self.run.eval.centre_crop),
                 self.run.seed,
                 cache=Path(self.run.out) / "cache",
             ),
@@ -138,6 +147,7 @@ class SegTask(pl.LightningModule):
         self.model = build_seg_model(run.model, len(labels.names))
         seg_loss(run.loss)  # refuses an unknown name before anything is trained
         self.results: dict[str, float] = {}
+        self.submission: Submission | None = None  # takes every prediction of an evaluation
 
     def configure_optimizers(self) -> Any:
         return self.optimizers_of(self) if self.optimizers_of else None
@@ -163,11 +173,17 @@ class SegTask(pl.LightningModule):
         probabilities = predict_probabilities(
             self.model, self.inputs(batch.image), self.run.eval, self.run.data.crop_size
         )  # [B, C, H, W]
-        self.confusion.update(probabilities.argmax(dim=1), batch.label)
+        found = probabilities.argmax(dim=1)  # [B, H, W]
+        self.confusion.update(found, batch.label)
+        if self.submission:
+            for position, label in zip(batch.index.tolist(), found.to(torch.uint8).cpu().numpy(), strict=True):
+                self.submission.write(position, label)
 
     def evaluation_end(self) -> None:
         self.confusion.all_reduce()
-        self.results = self.confusion.compute().metrics(self.labels)
+        scores = self.confusion.compute()
+        # A server may have the labels: there is then nothing to measure, only something to write.
+        self.results = scores.metrics(self.labels) if scores.pixels or not self.submission else {}
         for name, value in self.results.items():
             self.log(name, value, prog_bar=name == self.run.monitor)
 

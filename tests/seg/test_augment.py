@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from polarpix.config import SegDataConfig
 from polarpix.errors import InputError
-from polarpix.seg.augment import PADDING, SegTransform
+from polarpix.seg.augment import PADDING, SegTransform, centre_crop
 from polarpix.types import SegSample
 
 IGNORE = 255
@@ -149,3 +149,27 @@ def test_colour_jitter_leaves_label_and_padding_alone_and_keeps_within_its_stren
 def test_impossible_settings_are_refused(change, match):
     with pytest.raises(InputError, match=match):
         SegTransform(SegDataConfig(**change), IGNORE, training=True)
+
+
+@pytest.mark.parametrize("axis", [0, 1])
+@pytest.mark.parametrize(("size", "side"), [((40, 90), 20), ((90, 40), 20), ((30, 60), 60), ((33, 33), 33)])
+def test_the_centre_of_the_resized_picture(size, side, axis):
+    sample = ramp(*size, axis)
+    image, label = centre_crop(sample, side)
+    assert image.shape == (side, side, 3)
+    assert label.shape == (side, side)
+    factor = side / min(size)
+    first = (size[axis] * factor - side) / 2  # of the crop in the resized picture
+    expected = (first + np.arange(side) + 0.5) / factor - 0.5
+    found = label.mean(axis=1 - axis)
+    assert np.abs(found - expected).max() <= 1 + 0.5 / factor
+    np.testing.assert_allclose(image[..., 0], 2.0 * label, atol=2 + 2 / factor)
+    page = SegDataConfig(crop_size=(7, 7))
+    cropped = SegTransform(page, IGNORE, training=False, centre=side)(sample, np.random.default_rng(0))
+    np.testing.assert_array_equal(cropped[1], label)
+
+
+def test_training_knows_no_centre_crop():
+    page = SegDataConfig(crop_size=(7, 7))
+    image, _ = SegTransform(page, IGNORE, training=True, centre=50)(ramp(40, 40, 0), np.random.default_rng(0))
+    assert image.shape == (7, 7, 3)

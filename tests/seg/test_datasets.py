@@ -9,8 +9,8 @@ from PIL import Image
 from polarpix.config import SegDataConfig
 from polarpix.errors import InputError
 from polarpix.images import write_image, write_label
-from polarpix.seg.classes import VOC
-from polarpix.seg.datasets import SEG_DATASETS, build_seg_dataset
+from polarpix.seg.classes import CITYSCAPES, VOC
+from polarpix.seg.datasets import SEG_DATASETS, build_seg_dataset, with_coarse
 
 PICTURE = np.full((4, 6, 3), 90, np.uint8)
 
@@ -230,3 +230,52 @@ def test_a_mask_of_background_and_void_is_fine_beside_one_that_names_a_class(tmp
     put(tmp_path, "images/train/b.png", "labels/train/b.png", (0, 1))
     dataset = build_seg_dataset(folder_page(tmp_path), "train")
     assert set(dataset[0].label.ravel()) == {0, 255}
+
+
+@pytest.mark.parametrize("name", ["voc", "voc_aug", "cityscapes"])
+def test_a_test_split_may_leave_its_labels_with_the_server(tiny_voc, tiny_cityscapes, name):
+    page = SegDataConfig(format=name, root=str(tiny_cityscapes if name == "cityscapes" else tiny_voc))
+    dataset = build_seg_dataset(page, "test")
+    assert not dataset.labelled
+    assert len(dataset) == 1
+    assert (dataset[0].label == 255).all()
+    assert dataset[0].label.shape == dataset[0].image.shape[:2]
+    assert build_seg_dataset(page, "val").labelled
+
+
+def test_no_other_split_may_be_without_labels(tiny_voc):
+    with pytest.raises(InputError, match="image has no label such as"):
+        build_seg_dataset(SegDataConfig(format="voc", root=str(tiny_voc)), "train_aug")
+
+
+def test_coarse_pictures_follow_the_fine_ones(tiny_cityscapes):
+    page = SegDataConfig(format="cityscapes", root=str(tiny_cityscapes))
+    fine = build_seg_dataset(page, "train")
+    assert with_coarse(page, fine) is fine
+    page.coarse = "train_extra"
+    both = with_coarse(page, fine)
+    assert both.files[:3] == fine.files
+    assert [label.name for _, label in both.files[3:]] == [
+        "augsburg_000000_000018_gtCoarse_labelIds.png",
+        "wurzburg_000000_000018_gtCoarse_labelIds.png",
+    ]
+    assert set(np.unique(both[4].label)) <= {*range(19), 255}
+    assert both.classes is CITYSCAPES
+
+
+def test_coarse_labels_that_cannot_be_had(tiny_voc, tiny_cityscapes, tmp_path):
+    page = SegDataConfig(format="voc", root=str(tiny_voc), coarse="train_extra")
+    with pytest.raises(InputError, match="voc has no coarse labels"):
+        with_coarse(page, build_seg_dataset(page, "train"))
+    page = SegDataConfig(format="cityscapes", root=str(tiny_cityscapes), coarse="train_extra", coarse_classes=["lane"])
+    with pytest.raises(InputError, match=r"data\.coarse_classes names 'lane': choose from road, sidewalk"):
+        with_coarse(page, build_seg_dataset(page, "train"))
+    put(tmp_path, "leftImg8bit/train/a/a_0_0_leftImg8bit.png", "gtFine/train/a/a_0_0_gtFine_labelTrainIds.png")
+    put(
+        tmp_path,
+        "leftImg8bit/train_extra/b/b_0_0_leftImg8bit.png",
+        "gtCoarse/train_extra/b/b_0_0_gtCoarse_labelIds.png",
+    )
+    page = SegDataConfig(format="cityscapes", root=str(tmp_path), coarse="train_extra")
+    with pytest.raises(InputError, match="coarse and fine labels are not of one kind"):
+        with_coarse(page, build_seg_dataset(page, "train"))

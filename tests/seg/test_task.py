@@ -127,3 +127,37 @@ def test_collating_keeps_the_order() -> None:
     batch = collate([(np.full((4, 6, 3), i, np.uint8), np.full((4, 6), i, np.uint8), i) for i in (5, 2)])
     assert batch.index.tolist() == [5, 2]
     assert batch.image[:, 2, 3, 5].tolist() == batch.label[:, 0, 0].tolist() == [5, 2]
+
+
+def cityscapes_data(root: Path, out: Path, **data: Any) -> SegData:
+    """The tiny Cityscapes with its coarse pictures, in crops of 32x32."""
+    page = {"format": "cityscapes", "root": str(root), "crop_size": [32, 32], "coarse": "train_extra", **data}
+    run = make_run({"task": "seg", "name": "tiny", "out": str(out), "data": page})
+    assert isinstance(run, SegRun)
+    return SegData(run)
+
+
+def test_coarse_pictures_lengthen_an_epoch_that_is_not_drawn_by_class(tiny_cityscapes: Path, tmp_path: Path) -> None:
+    data = cityscapes_data(tiny_cityscapes, tmp_path)
+    crops: Any = data.loader("train", 1).dataset
+    assert len(crops) == 3 + 2
+    assert {crops[0, position][2] for position in range(5)} == set(range(5))
+    shown: Any = data.loader("val", 1).dataset
+    assert len(shown) == 2
+
+
+def test_coarse_pictures_are_drawn_by_their_classes(tiny_cityscapes: Path, tmp_path: Path) -> None:
+    def drawn(**data: Any) -> set[int]:
+        crops: Any = cityscapes_data(tiny_cityscapes, tmp_path, uniform=1.0, **data).loader("train", 1).dataset
+        assert len(crops) == 3
+        return {crops[epoch, position][2] for epoch in range(60) for position in range(3)}
+
+    assert drawn() == set(range(5))
+    assert drawn(coarse_classes=[]) == set(range(3))
+
+
+def test_the_centre_crop_is_what_is_evaluated(run: SegRun) -> None:
+    run.eval.centre_crop = 40
+    batch = next(iter(SegData(run).val_dataloader()))
+    assert batch.image.shape == (1, 3, 40, 40)
+    assert batch.label.shape == (1, 40, 40)
