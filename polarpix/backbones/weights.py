@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from polarpix.backbones.published import PUBLISHERS, TORCHVISION_MOBILENETV2, identify, to_ours
+from polarpix.backbones.publishers import PUBLISHERS, TORCHVISION_MOBILENETV2, identify, to_ours
 from polarpix.errors import InputError
 
 __all__ = [
@@ -163,7 +163,7 @@ def load_network(model: nn.Module, source: str | Path, *, strict: bool = True) -
 
     Args:
         model: a network with a ``backbone`` (:class:`polarpix.backbones.extract.Backbone`).
-        source: a .pth or .safetensors file that :func:`polarpix.backbones.published.identify` knows.
+        source: a .pth or .safetensors file that :func:`polarpix.backbones.publishers.identify` knows.
         strict: refuse the file unless its names and shapes are those of the network; only attention that the file knows
             nothing of may start anew.
 

@@ -1,4 +1,4 @@
-"""The pose network: a pyramid of features, then one heatmap per keypoint at a quarter of the crop."""
+"""The pose network: a pyramid of features, then the maps of its codec at a quarter of the crop."""
 
 from __future__ import annotations
 
@@ -7,8 +7,10 @@ from typing import cast
 from torch import Tensor, nn
 
 from polarpix.backbones.extract import Backbone, build_backbone
+from polarpix.backbones.weights import start_from
 from polarpix.config import PoseModelConfig
 from polarpix.errors import InputError
+from polarpix.pose.codec import CODECS
 
 __all__ = ["HEADS", "PoseNet", "build_pose_model", "heatmap_stride"]
 
@@ -66,7 +68,7 @@ class PoseNet(nn.Module):
         self.head = head
 
     def forward(self, image: Tensor) -> Tensor:
-        """Normalised crops [B, 3, H, W] -> heatmaps [B, K, h, w]."""
+        """Normalised crops [B, 3, H, W] -> heatmaps [B, K * channels of the codec, h, w]."""
         pyramid = self.backbone(image)
         return cast(Tensor, self.head(pyramid))
 
@@ -88,18 +90,23 @@ def heatmap_stride(config: PoseModelConfig) -> int:
     return stride
 
 
-def build_pose_model(config: PoseModelConfig, outputs: int) -> PoseNet:
-    """The network of a config, with ``outputs`` heatmaps.
+def build_pose_model(config: PoseModelConfig, keypoints: int) -> PoseNet:
+    """The network of a config, with as many maps for each of the keypoints as its codec reads.
 
     Raises:
-        InputError: an unknown head, or an input size that the backbone's stride does not divide.
+        InputError: an unknown head, an input size that the stride does not divide, or weights that do not fit.
     """
     if config.head not in HEADS:
         raise InputError(f"model.head is {config.head!r}: choose one of {', '.join(HEADS)}")
+    if config.codec not in CODECS:
+        raise InputError(f"model.codec is {config.codec!r}: choose one of {', '.join(CODECS)}")
+    outputs = keypoints * CODECS[config.codec].channels_per_keypoint
     backbone = build_backbone(config.backbone, upto=4 if config.head == "linear" else None)
     coarse = config.backbone.output_stride  # of the whole network, also where only its finest maps are read
     height, width = config.input_size
     if height % coarse or width % coarse:
         mended = [-(-side // coarse) * coarse for side in (height, width)]
         raise InputError(f"model.input_size is {height}x{width}; both must be multiples of {coarse}: use {mended}")
-    return PoseNet(backbone, HEADS[config.head](backbone, config.head_channels, outputs))
+    network = PoseNet(backbone, HEADS[config.head](backbone, config.head_channels, outputs))
+    start_from(network, config.weights, config.strict)
+    return network

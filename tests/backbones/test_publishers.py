@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from polarpix.backbones.extract import build_backbone
-from polarpix.backbones.published import PUBLISHERS, as_published, identify, to_ours, to_theirs
+from polarpix.backbones.publishers import PUBLISHERS, as_published, identify, to_ours, to_theirs
 from polarpix.backbones.weights import load_network, load_weights
 from polarpix.config import BackboneConfig, PoseModelConfig, SegModelConfig
 from polarpix.errors import InputError
