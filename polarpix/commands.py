@@ -71,20 +71,20 @@ def evaluate(
     """Evaluate a weights file: metrics with their whole protocol, COCO results, pictures, one report page.
 
     Args:
-        weights: weights/best.safetensors or a run folder.
+        weights: weights/best.safetensors or a run folder; or with --config a published checkpoint (.pth).
         split: val or test.
         config: a page to evaluate by instead of the one inside the weights file.
         out: folder for report.html, record.json and results.json; by default <run folder>/eval/<split>.
         record: a further file for the figures with all they depend on, for example below benchmarks/results.
         submission: folder for the predicted label maps, named and laid out for the server of VOC or Cityscapes.
     """
-    from polarpix.engine.artifact import load_artifact
+    from polarpix.engine.adopt import open_weights
     from polarpix.engine.evaluate import evaluate as measure
     from polarpix.engine.fit import first_process
     from polarpix.predict import artifact_run
     from polarpix.summary import write_evaluation, write_record
 
-    artifact = load_artifact(weights)
+    artifact = open_weights(weights, config, options)
     run = artifact_run(artifact, options, "eval", config)
     found = measure(artifact, run, split, submission=Path(submission) if submission else None)
     if not first_process():
@@ -114,7 +114,7 @@ def predict(
     """Predict images: overlays, and COCO keypoint JSON or label PNGs.
 
     Args:
-        weights: weights/best.safetensors or a run folder.
+        weights: weights/best.safetensors or a run folder; or with --config a published checkpoint (.pth).
         source: images, folders or globs.
         boxes: x,y,width,height in pixels for every image, or a COCO detection JSON; by default the whole image.
         category: the category_id of the detections to take, where the JSON holds several.
@@ -133,14 +133,20 @@ def predict(
     return 2 if failed else 0
 
 
-def models(folder: str = "configs", json: bool = False) -> int:
-    """List the config pages with parameters and multiply-adds, and the attention blocks and codecs to choose from.
+def models(folder: str = "configs", json: bool = False, check: str = "") -> int:
+    """List the config pages with their costs beside those the paper prints, and the blocks and codecs to choose from.
 
     Args:
         folder: where the pages are.
         json: print a JSON list instead of a table.
+        check: a published checkpoint; say what it is and which pages it fits, instead.
     """
-    from polarpix.costs import page_costs
+    if check:
+        from polarpix.checkpoints import checkpoint_text, describe_checkpoint
+
+        print(checkpoint_text(describe_checkpoint(check, Path(folder))))
+        return 0
+    from polarpix.costs import cost_lines, page_costs
 
     rows = page_costs(Path(folder))
     if json:
@@ -150,11 +156,7 @@ def models(folder: str = "configs", json: bool = False) -> int:
     from polarpix.pose.codec import CODECS
     from polarpix.pose.model import HEADS
 
-    wide = max((len(row["page"]) for row in rows), default=4) + 2
-    print(f"{'page':<{wide}}{'backbone':<18}{'attention':<16}{'params':>10}{'mult-adds':>11}")
-    for row in rows:
-        size = f"{row['params'] / 1e6:.2f}M", f"{row['macs'] / 1e9:.2f}G"
-        print(f"{row['page']:<{wide}}{row['backbone']:<18}{row['attention']:<16}{size[0]:>10}{size[1]:>11}")
+    print("\n".join(cost_lines(rows)))
     print(f"\nattention  {', '.join(ATTENTION)}\ncodecs     {', '.join(CODECS)}\npose heads {', '.join(HEADS)}")
     print("backbones  any timm model with a feature pyramid; attention goes into ResNet, HRNet, MobileNetV2/V3,")
     print("           EfficientNet and ConvNeXt by itself, elsewhere by model.backbone.places")

@@ -14,7 +14,8 @@ from torch import Tensor
 
 from polarpix.config import PoseRun, SegRun
 from polarpix.draw import draw_keypoints, draw_mask
-from polarpix.engine.artifact import Artifact, load_artifact, load_state
+from polarpix.engine.adopt import open_weights
+from polarpix.engine.artifact import Artifact, load_state
 from polarpix.errors import InputError
 from polarpix.images import normalize, read_image, write_image, write_label
 from polarpix.pages import load_page, make_run
@@ -261,7 +262,7 @@ def load(
     """A predictor from a weights file or a run folder.
 
     Args:
-        path: weights/best.safetensors, or the run folder that holds it.
+        path: weights/best.safetensors, the run folder that holds it, or a published checkpoint with a page for it.
         device: "auto" (a GPU if there is one), "cpu", "cuda", "cuda:1", ...
         overrides: page options such as ``--eval.flip_test=false``.
         config: a page to predict by instead of the one inside the weights file.
@@ -269,7 +270,7 @@ def load(
     Raises:
         InputError: no such file, one that does not fit, or a device that is not there.
     """
-    artifact = load_artifact(path)
+    artifact = open_weights(path, config, overrides)
     run = artifact_run(artifact, overrides, config=config)
     place = find_device(device)
     return PosePredictor(artifact, run, place) if isinstance(run, PoseRun) else SegPredictor(artifact, run, place)

@@ -25,6 +25,7 @@ __all__ = [
     "LoadReport",
     "Renaming",
     "find_timm_weights",
+    "find_weights",
     "load_network",
     "load_weights",
     "read_state_dict",
@@ -142,7 +143,7 @@ def load_weights(model: nn.Module, source: str | Path, *, strict: bool = False) 
     Raises:
         InputError: no such file or package, not a file of weights, nothing in it that fits, or ``strict`` not met.
     """
-    file = _find(source)
+    file = find_weights(source)
     own = model.state_dict()
     # The names of the file are those of the timm network, which a backbone keeps in .net.
     inside = "net." if all(name.startswith("net.") for name in own) else ""
@@ -173,7 +174,7 @@ def load_network(model: nn.Module, source: str | Path, *, strict: bool = True) -
     Raises:
         InputError: no such file, not a checkpoint, one of nobody known or of a classifier, or ``strict`` not met.
     """
-    file = _find(source)
+    file = find_weights(source)
     tensors = unwrapped(read_state_dict(file))
     key = identify(tensors)
     if key is None:
@@ -362,7 +363,12 @@ def _refuse_gaps(report: LoadReport, theirs: Mapping[str, Tensor], file: Path, w
             raise InputError(f"{file}: {words.format(names[0] + more)}: take the weights of this very network")
 
 
-def _find(source: str | Path) -> Path:
+def find_weights(source: str | Path) -> Path:
+    """The file that a path or a "package:NAME" (:data:`PACKAGES`) stands for.
+
+    Raises:
+        InputError: there is none, or the package is not the one known.
+    """
     text = str(source)
     if text.startswith("package:"):
         return _find_in_package(text.removeprefix("package:"))

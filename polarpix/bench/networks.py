@@ -48,11 +48,12 @@ class Network:
 
     def pose_config(self, attention: Block) -> PoseModelConfig:
         """The model part of a pose page."""
-        return PoseModelConfig(self._backbone(attention), self.head, list(self.channels), self.size)
+        backbone = self._backbone(attention)
+        return PoseModelConfig(backbone, head=self.head, head_channels=list(self.channels), input_size=self.size)
 
     def seg_config(self, attention: Block) -> SegModelConfig:
         """The model part of a segmentation page."""
-        return SegModelConfig(self._backbone(attention), self.head, self.channels[0])
+        return SegModelConfig(self._backbone(attention), head=self.head, aspp_channels=self.channels[0])
 
     def _backbone(self, attention: Block) -> BackboneConfig:
         return BackboneConfig(

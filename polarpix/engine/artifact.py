@@ -21,7 +21,7 @@ from polarpix.images import write_bytes
 from polarpix.psa import PolarizedSelfAttention
 from polarpix.types import ClassTable, KeypointSchema
 
-__all__ = ["Artifact", "commit", "load_artifact", "load_state", "save_artifact", "write_text"]
+__all__ = ["Artifact", "commit", "form_and_layout", "load_artifact", "load_state", "save_artifact", "write_text"]
 
 FORMAT = "polarpix-1"
 
