@@ -10,8 +10,8 @@ from pathlib import Path
 
 from torch import Tensor
 
+from polarpix.backbones.files import find_weights, read_state_dict, unwrapped
 from polarpix.backbones.publishers import PUBLISHERS, Publisher, identify, to_ours
-from polarpix.backbones.weights import find_weights, read_state_dict, unwrapped
 from polarpix.costs import build_page
 from polarpix.errors import InputError
 from polarpix.pages import load_page, read_page

@@ -12,9 +12,10 @@ from timm.models.hrnet import HighResolutionNetFeatures
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from polarpix.backbones.files import find_timm_weights
 from polarpix.backbones.insert import attention_blocks, insert_attention
 from polarpix.backbones.variants import apply_variant
-from polarpix.backbones.weights import find_timm_weights, load_weights
+from polarpix.backbones.weights import load_weights
 from polarpix.config import BackboneConfig
 from polarpix.errors import InputError
 

