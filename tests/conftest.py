@@ -15,6 +15,7 @@ import yaml
 from polarpix import commands
 from polarpix.demo.figures import FIGURE_CLASSES, write_figures
 from polarpix.pages import load_page
+from polarpix.psa import loops
 
 if TYPE_CHECKING:
     from polarpix.predict import PosePredictor, SegPredictor
@@ -84,9 +85,9 @@ PAGES: dict[str, dict[str, Any]] = {
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave out what needs a GPU where there is none, and what looks into Triton's interpreter where it is not used."""
-    absent = "interpreter" if torch.cuda.is_available() else "gpu"
-    left_out = [item for item in items if item.get_closest_marker(absent)]
+    """Leave out what needs a GPU or a C compiler where there is none, and Triton's interpreter where it is not used."""
+    absent = {"interpreter" if torch.cuda.is_available() else "gpu"} | ({"compiler"} if loops.why_not() else set())
+    left_out = [item for item in items if absent & {marker.name for marker in item.iter_markers()}]
     config.hook.pytest_deselected(items=left_out)
     items[:] = [item for item in items if item not in left_out]
 

@@ -18,8 +18,8 @@ Cell = str | int | float | bool | None
 
 WAYS = ("eager", "graph", "compiled", "compiled_graph")
 LARGE_BYTES = {"cuda": 25_000_000, "cpu": 10_000_000}  # maps that the goals for large ones are about
-PLOTTED = ("psa_p:reference", "psa_p:collapsed", "psa_p:fused", "psa_p_released:reference", "psa_s:collapsed", "se",
-           "gc", "cbam")  # fmt: skip
+PLOTTED = ("psa_p:reference", "psa_p:collapsed", "psa_p:loops", "psa_p:fused", "psa_p_released:reference",
+           "psa_s:collapsed", "se", "gc", "cbam")  # fmt: skip
 
 
 @dataclass(frozen=True)

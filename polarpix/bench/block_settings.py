@@ -49,9 +49,9 @@ FORMATS: dict[str, torch.memory_format] = {
     "channels_last": torch.channels_last,
 }
 MODES = {"fwd": 3, "fwdbwd": 8}  # passes over x that polarized self-attention needs
-IMPLS = ("reference", "collapsed", "fused")
+IMPLS = ("reference", "collapsed", "loops", "fused")
 COMPILED = ("psa_p:reference", "psa_p_released:reference", "psa_p:collapsed", "se")
-SWEPT = ("psa_p:reference", "psa_p:collapsed", "psa_p:fused", "se")
+SWEPT = ("psa_p:reference", "psa_p:collapsed", "psa_p:loops", "psa_p:fused", "se")
 
 
 @dataclass(frozen=True)

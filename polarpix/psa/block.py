@@ -4,21 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from importlib.util import find_spec
+from types import ModuleType
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
 from polarpix.errors import InputError
-from polarpix.psa import collapsed, passes, reference
+from polarpix.psa import collapsed, loops, passes, plain, reference
 
 __all__ = ["RELEASED_NAMES", "PolarizedSelfAttention"]
 
 LAYOUTS = ("parallel", "sequential")
 FORMS = ("paper", "released")
-IMPLS = ("auto", "reference", "collapsed", "fused")
-# The kernels do not give gates away: those that one looks at come from the collapsed form.
-GATES = {"auto": collapsed.gates, "fused": collapsed.gates, "reference": reference.gates, "collapsed": collapsed.gates}
+IMPLS = ("auto", "reference", "collapsed", "loops", "fused")
 INITS = ("published", "identity", "torch")
 BRANCHES = ("both", "channel", "spatial")
 MAX_FUSED_CHANNELS = 2048  # a tile of the kernels holds all channels of some pixels in registers
@@ -61,8 +60,8 @@ class PolarizedSelfAttention(nn.Module):
         layout: "parallel" or "sequential".
         form: "paper" or "released".
         impl: "reference" (conv by conv), "collapsed" (the same function without intermediate maps, plain torch),
-            "fused" (Triton kernels, for CUDA) or "auto": fused on CUDA where there are kernels and the network is not
-            being exported, else collapsed.
+            "loops" (compiled loops, for the CPU), "fused" (Triton kernels, for CUDA) or "auto": the fastest that there
+            is for the map; collapsed where the network is being compiled for the CPU or exported.
         init: "published": every weight N(0, 0.001) and every bias 0, LayerNorm 1 and 0; a block starts close to x
             (parallel) or x/4 (sequential). "torch": the defaults of ``nn.Conv2d``. "identity": the last weights before
             each sigmoid are 0, so that both gates are 0.5 exactly and a block with the right scale is the identity
@@ -83,7 +82,7 @@ class PolarizedSelfAttention(nn.Module):
         channels: int,
         layout: Literal["parallel", "sequential"] = "parallel",
         form: Literal["paper", "released"] = "paper",
-        impl: Literal["auto", "reference", "collapsed", "fused"] = "auto",
+        impl: Literal["auto", "reference", "collapsed", "loops", "fused"] = "auto",
         init: Literal["published", "identity", "torch"] = "published",
         branches: Literal["both", "channel", "spatial"] = "both",
         scale: float = 1.0,
@@ -132,8 +131,8 @@ class PolarizedSelfAttention(nn.Module):
         """The attended map, same shape, dtype and memory layout as x [B, C, H, W].
 
         Raises:
-            InputError: x is not a floating [B, C, H, W] with this block's C and at least one pixel, or impl "fused" is
-                given a map for which there is no kernel.
+            InputError: x is not a floating [B, C, H, W] with this block's C and at least one pixel, or impl "loops" or
+                "fused" is given a map for which there is none.
         """
         channel, spatial = _weights(self.channel), _weights(self.spatial)
         if channel and spatial and self._takes_kernels(x):
@@ -143,7 +142,8 @@ class PolarizedSelfAttention(nn.Module):
             return fused.attend(x, self.form, self.layout, channel, spatial, self.scale)
         if self.impl != "reference":
             self._check_input(x)
-            return passes.attend(x, self.form, self.layout, channel, spatial, self.scale)
+            hand = self._passes(x)
+            return passes.attend(x, self.form, self.layout, channel, spatial, self.scale, hand)
         return reference.apply_gates(x, *self.gates(x), self.layout, self.scale)
 
     def gates(self, x: Tensor) -> tuple[Tensor | None, Tensor | None]:
@@ -155,7 +155,9 @@ class PolarizedSelfAttention(nn.Module):
             InputError: as in :meth:`forward`.
         """
         self._check_input(x)
-        return GATES[self.impl](x, self.form, self.layout, _weights(self.channel), _weights(self.spatial))
+        # Neither kernels nor loops give gates away: those that one looks at come from the collapsed form.
+        gates = reference.gates if self.impl == "reference" else collapsed.gates
+        return gates(x, self.form, self.layout, _weights(self.channel), _weights(self.spatial))
 
     def load_released(self, state_dict: Mapping[str, Tensor]) -> None:
         """Take the weights of one block of the authors' published code (``PSA_p`` or ``PSA_s``) by their names there.
@@ -214,6 +216,22 @@ class PolarizedSelfAttention(nn.Module):
         if self.impl != "auto":
             return self.impl == "fused"
         return x.is_cuda and not (self.no_kernels or torch.compiler.is_exporting() or torch.jit.is_tracing())  # type: ignore[attr-defined, no-untyped-call] # public, but not marked as exported
+
+    def _passes(self, x: Tensor) -> ModuleType:
+        """The compiled loops where they take this map and code is run, not read."""
+        if self.impl == "collapsed" or torch.compiler.is_compiling():
+            return plain
+        if self.impl == "auto" and torch._C._len_torch_dispatch_stack():
+            return plain  # somebody counts or changes operations, and sees none in the loops
+        if loops.takes(x):
+            return loops
+        if self.impl == "loops" and x.numel():
+            raise InputError(
+                f"impl 'loops' takes dense float32 or bfloat16 maps on the CPU, not {x.dtype} on {x.device}"
+                + (f" ({loops.why_not()})" if loops.why_not() else "")
+                + ": use impl='auto'"
+            )
+        return plain
 
     def _has(self, parameter: str) -> bool:
         return self.branches in ("both", parameter.partition(".")[0])

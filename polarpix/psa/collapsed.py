@@ -37,6 +37,8 @@ __all__ = [
     "gates",
     "no_autocast",
     "pooled",
+    "released_sequential_logits",
+    "released_sequential_query",
     "spatial_gate",
     "vectors",
     "widen",
@@ -119,16 +121,20 @@ def spatial_gate_released_parallel(e: Tensor) -> Tensor:
     return torch.sigmoid(F.softmax(e, dim=2))
 
 
-def _spatial_gate_released_sequential(X: Tensor, m: Tensor, g: Tensor | None, W_q: Tensor, W_v: Tensor) -> Tensor:
-    """The spatial gate [B, 1, P] of the released sequential form, of y = x*g, or of x where g [B, C] is None.
+def released_sequential_query(m: Tensor, g: Tensor | None, W_q: Tensor, W_v: Tensor) -> tuple[Tensor, Tensor]:
+    """t [B, h] and W [B, h, C] of the released sequential form's logits t softmax_P(W x), for y = x*g, or x without g.
 
-    The gate goes into the weights of each sample, so that y is never formed; the softmax per channel keeps [h, P].
+    The gate goes into the weights of each sample, so that y is never formed.
     """
     t = _linear(m if g is None else m * g, W_q)  # [B, h]
-    W = W_v.flatten(1) if g is None else W_v.flatten(1) * g[:, None]  # [h, C] or [B, h, C]
+    return t, W_v.flatten(1).expand(len(m), -1, -1) if g is None else W_v.flatten(1) * g[:, None]
+
+
+def released_sequential_logits(X: Tensor, W: Tensor, t: Tensor) -> Tensor:
+    """t softmax_P(W X), wide [B, 1, P]: a softmax over the pixels of each of the h rows, so that product stays."""
     V = _rows(W, X)  # [B, h, P]
     A = F.softmax(V, dim=2, dtype=t.dtype).to(V.dtype)  # [B, h, P]
-    return torch.sigmoid(widen(_rows(t.unsqueeze(1), A)))
+    return widen(_rows(t.unsqueeze(1), A))
 
 
 CHANNEL_GATES: dict[tuple[str, str], Callable[..., Tensor]] = {
@@ -214,7 +220,8 @@ def gates(
         if u is not None:
             s = spatial_gate(X, u, beta, form, layout)
         elif m is not None and spatial is not None:
-            s = _spatial_gate_released_sequential(X, m, g, **spatial)
+            t, W = released_sequential_query(m, g, **spatial)
+            s = torch.sigmoid(released_sequential_logits(X, W, t))
     g = None if g is None else g[..., None, None]
     return g, None if s is None else s.to(x.dtype).reshape(x.shape[0], 1, *x.shape[2:])
 

@@ -15,7 +15,7 @@ def test_every_row_of_the_shelf_is_there_and_psa_in_each_implementation() -> Non
     assert {block.name for block in labels.values()} == set(ATTENTION)
     assert all(label == block.label for label, block in labels.items())
     for name in ("psa_p", "psa_s", "psa_p_released", "psa_s_released", "psa_channel", "psa_spatial"):
-        assert [b.impl for b in labels.values() if b.name == name] == ["reference", "collapsed", "fused"]
+        assert [b.impl for b in labels.values() if b.name == name] == ["reference", "collapsed", "loops", "fused"]
     assert labels["se"].impl is None
 
 
@@ -24,6 +24,7 @@ def test_blocks_by_name_or_label() -> None:
         Block("se"),
         Block("psa_s", "reference"),
         Block("psa_s", "collapsed"),
+        Block("psa_s", "loops"),
         Block("psa_s", "fused"),
         Block("psa_p", "collapsed"),
     ]
