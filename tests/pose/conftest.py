@@ -9,6 +9,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from polarpix.demo.figures import write_figures
+from polarpix.pose.schema import COCO_SIGMAS
+
 Page = dict[str, Any]
 
 
@@ -70,3 +73,38 @@ def write_set(tmp_path: Path) -> Callable[[object], tuple[Path, Path]]:
         return path, folder
 
     return write
+
+
+def as_coco(note: Page, names: list[str], image_id: int) -> Page:
+    """An annotation of a drawn figure with COCO's 17 keypoints: the nose is at the head's top, no eyes and ears."""
+    points = dict(zip(names, zip(*[iter(note["keypoints"])] * 3, strict=True), strict=True))
+    points["nose"] = points["head_top"]
+    triples = [points.get(name, (0, 0, 0)) for name in COCO_SIGMAS]
+    labelled = sum(v > 0 for _, _, v in triples)
+    flat = [value for triple in triples for value in triple]
+    return note | {"image_id": image_id, "keypoints": flat, "num_keypoints": labelled}
+
+
+@pytest.fixture(scope="session")
+def tiny_coco(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """COCO's official layout with three pictures in train2017, two in val2017, and detections of val2017."""
+    figures, root = tmp_path_factory.mktemp("figures"), tmp_path_factory.mktemp("coco")
+    write_figures(figures, train=3, val=2, size=(96, 96), seed=5)
+    (root / "annotations").mkdir()
+    for split, first in (("train", 9), ("val", 139)):
+        page = json.loads((figures / "annotations" / f"{split}.json").read_text())
+        names = page["categories"][0]["keypoints"]
+        category = {"supercategory": "person", "id": 1, "name": "person", "keypoints": list(COCO_SIGMAS)}
+        page["categories"] = [category | {"skeleton": [[16, 14], [14, 12], [17, 15], [15, 13], [12, 13]]}]
+        (root / f"{split}2017").mkdir()
+        for image in page["images"]:
+            name = f"{image['id'] + first:012d}.jpg"
+            (figures / "images" / split / image["file_name"]).rename(root / f"{split}2017" / name)
+            image |= {"id": image["id"] + first, "file_name": name}
+        page["annotations"] = [as_coco(note, names, note["image_id"] + first) for note in page["annotations"]]
+        (root / "annotations" / f"person_keypoints_{split}2017.json").write_text(json.dumps(page))
+    keys = ("image_id", "category_id", "bbox")
+    found = [{key: note[key] for key in keys} | {"score": 0.9} for note in page["annotations"]]
+    chair = {"image_id": 140, "category_id": 62, "bbox": [1, 1, 20, 20], "score": 0.8}
+    (root / "detections.json").write_text(json.dumps([*found, found[0] | {"score": 0.3}, chair]))
+    return root
