@@ -206,12 +206,15 @@ def test_models_lists_pages_and_choices(
         (tmp_path / f"{task}.yaml").write_text(yaml.safe_dump(tiny_page(task)))
     assert cli.run(["models", "--folder", str(tmp_path)]) == 0
     table = capsys.readouterr().out
-    for word in ("test_resnet", "psa_s_released", "udp", "deconv"):
+    for word in ("pose.yaml", "psa_s_released", "udp_offset", "deconv", "printed", "collapsed"):
         assert word in table
     assert cli.run(["models", "--folder", str(tmp_path), "--json"]) == 0
     rows = json.loads(capsys.readouterr().out)
     assert [row["task"] for row in rows] == ["pose", "seg"]
-    assert all(row["params"] > 0 and row["macs"] > 0 for row in rows)
+    keys = {"page", "task", "form", "layout", "params", "macs", "macs_collapsed", "published"}
+    assert all(keys <= set(row) for row in rows)
+    assert all(row["params"] > 0 and row["macs"] > row["macs_collapsed"] > 0 for row in rows)
+    assert [(row["form"], row["layout"], row["published"]) for row in rows] == [("paper", "parallel", None)] * 2
 
 
 def test_info_lists_keys_and_versions(capsys: pytest.CaptureFixture[str]) -> None:
