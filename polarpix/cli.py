@@ -130,6 +130,17 @@ def split_options(name: str, arguments: Sequence[str]) -> tuple[list[str], list[
     return rest, options
 
 
+def joined(arguments: Sequence[str]) -> list[str]:
+    """``--boxes -5,0,30,40`` as ``--boxes=-5,0,30,40``: a parser takes what begins with a dash for an option."""
+    words: list[str] = []
+    for argument in arguments:
+        if re.match(r"-[\d.]", argument) and words and re.fullmatch(r"--[^=]+", words[-1]):
+            words[-1] += f"={argument}"
+        else:
+            words.append(argument)
+    return words
+
+
 def usage(group: str = "") -> str:
     """The help of the program itself, or of a group of commands."""
     about, table = GROUPS[group] if group else (ABOUT, COMMANDS)
@@ -177,6 +188,7 @@ def run(arguments: Sequence[str]) -> int:
         print(usage(name), end="")
         return 0
     command = command_of(name)
+    rest = joined(rest)
     parser, parameters = command_parser(name), inspect.signature(command).parameters
     options: list[str] = []
     if "options" in parameters:

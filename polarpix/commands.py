@@ -81,19 +81,23 @@ def evaluate(
     from polarpix.engine.adopt import open_weights
     from polarpix.engine.evaluate import evaluate as measure
     from polarpix.engine.fit import first_process
+    from polarpix.images import check_place
     from polarpix.predict import artifact_run
     from polarpix.summary import write_evaluation, write_record
 
     artifact = open_weights(weights, config, options)
     run = artifact_run(artifact, options, "eval", config)
+    beside = Path(artifact.file).resolve().parent
+    folder = Path(out) if out else (beside.parent if beside.name == "weights" else beside) / "eval" / split
+    records = [folder / "record.json", *([Path(record)] if record else [])]
+    for path in records:
+        check_place(path)
     found = measure(artifact, run, split, submission=Path(submission) if submission else None)
     if not first_process():
         return 0
-    beside = Path(artifact.file).resolve().parent
-    folder = Path(out) if out else (beside.parent if beside.name == "weights" else beside) / "eval" / split
     command = " ".join(["polarpix", *sys.argv[1:]])
     write_evaluation(found, folder, command)
-    for path in [folder / "record.json", *([Path(record)] if record else [])]:
+    for path in records:
         write_record(found, run, path, command)
     print_protocol(found)
     print_metrics(found.metrics, run.monitor)

@@ -30,6 +30,7 @@ __all__ = [
     "IMAGENET_MEAN",
     "IMAGENET_STD",
     "IMAGE_SUFFIXES",
+    "check_place",
     "list_images",
     "normalize",
     "read_image",
@@ -124,6 +125,22 @@ def read_label(path: str | Path) -> UInt8Array:
     return orient(np.ascontiguousarray(array.astype(np.uint8)), orientation)
 
 
+def check_place(path: str | Path) -> None:
+    """Refuse a file that cannot be written where it should go, before the work that fills it; nothing is made.
+
+    Raises:
+        InputError: the path is a folder, lies below a file, or below a folder that takes no files.
+    """
+    path = Path(path)
+    if path.is_dir():
+        raise InputError(f"{path}: is a folder: name a file in it")
+    nearest = next(one for one in path.absolute().parents if one.exists())
+    if not nearest.is_dir():
+        raise InputError(f"{path}: cannot be written, {nearest} is no folder: choose another place")
+    if not os.access(nearest, os.W_OK | os.X_OK):
+        raise InputError(f"{path}: cannot be written, {nearest} takes no files: choose another place")
+
+
 def write_bytes(path: str | Path, data: bytes) -> None:
     """Write a file whole or not at all: into a neighbour first, then renamed; missing folders are made."""
     path = Path(path)
@@ -200,6 +217,8 @@ def list_images(source: str | Path) -> list[Path]:
         InputError: nothing is there, or no file with a suffix of :data:`IMAGE_SUFFIXES`.
     """
     path = Path(source)
+    if not str(source):
+        raise InputError("a source of images is empty: give a file, a folder or a pattern")
     if path.is_file():
         return [path]
     if path.is_dir():

@@ -28,6 +28,8 @@ KINDS = {
     "<class 'float'>": "a number",
     "<class 'bool'>": "true or false",
     "<class 'str'>": "text",
+    "<class 'list'>": "a list, [..., ...]",
+    "<class 'dict'>": "a mapping, {...: ...}",
 }
 
 

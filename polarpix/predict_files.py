@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from polarpix.engine.artifact import write_text
 from polarpix.errors import InputError
-from polarpix.images import list_images
+from polarpix.images import check_place, list_images
 from polarpix.predict import PosePredictor, PoseResult, SegPredictor
 
 __all__ = ["BoxSource", "parse_boxes", "predict_files"]
@@ -135,7 +135,8 @@ def predict_files(
         How many were predicted, and one line for each that was not.
 
     Raises:
-        InputError: no image at all, or boxes that are none or belong to none of the images.
+        InputError: no image at all, boxes that are none or belong to none of the images, or a place to write that is
+            none.
     """
     if boxes and isinstance(predictor, SegPredictor):
         raise InputError(f"--boxes {boxes}: a segmentation network takes no boxes: leave them out")
@@ -143,12 +144,13 @@ def predict_files(
     table = parse_boxes(boxes, category)
     if isinstance(table, dict) and not any(image_key(path) in table for path in paths):
         raise InputError(f"--boxes {boxes}: no detection is of these images: match image_id or file_name to the files")
+    check_place(out / "images.json")
     failed: list[str] = []
     keypoints: list[dict[str, Any]] = []
     images: list[dict[str, Any]] = []
-    todo = zip(tqdm(paths, desc="predict", unit="image"), overlay_names(paths), image_ids(paths), strict=True)
+    bar = tqdm(paths, desc="predict", unit="image")
     try:
-        for path, name, image_id in todo:
+        for path, name, image_id in zip(bar, overlay_names(paths), image_ids(paths), strict=True):
             try:
                 if isinstance(predictor, SegPredictor):
                     masks = predictor(path)
@@ -163,6 +165,7 @@ def predict_files(
             except InputError as error:
                 failed.append(str(error))
     finally:
+        bar.close()  # what is said next begins on a line of its own
         if images:
             write_text(out / "keypoints.json", json.dumps(keypoints))
             write_text(out / "images.json", json.dumps(images))

@@ -1,6 +1,7 @@
 """The command line: help at once, options to their pages, errors in one line."""
 
 import errno
+import functools
 import inspect
 import json
 import subprocess
@@ -107,6 +108,22 @@ def test_page_options_may_stand_anywhere() -> None:
     }
     rest, options = cli.split_options("train", ["--config", "p.yaml", "--resume", "--out", "there", "--name", "again"])
     assert (rest, options) == (["--config", "p.yaml", "--resume"], ["--out", "there", "--name", "again"])
+
+
+def test_a_value_may_begin_with_a_dash(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A box may reach over the left edge."""
+    calls: list[dict[str, Any]] = []
+
+    @functools.wraps(cli.COMMANDS["predict"])
+    def recorder(**named: Any) -> int:
+        calls.append(named)
+        return 0
+
+    monkeypatch.setitem(cli.COMMANDS, "predict", recorder)
+    for box in ("-5,-5,40,30", "-.5,0,3,4"):
+        assert cli.run(["predict", "w", "a.jpg", "--boxes", box, "--out", "x", "--optim.lr", "-1"]) == 0
+        assert (calls[-1]["boxes"], calls[-1]["out"], calls[-1]["source"]) == (box, "x", ["a.jpg"])
+        assert calls[-1]["options"] == ["--optim.lr=-1"]
 
 
 @pytest.mark.parametrize(

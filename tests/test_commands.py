@@ -201,6 +201,17 @@ def test_evaluation_of_what_does_not_fit(
     refused(polarpix("eval", seg_folder, "--engine.accelerator", "gpuu"), "engine.accelerator gpuu")
 
 
+def test_a_place_that_takes_no_files_is_said_before_the_work(
+    folder: Path, figures: Path, tmp_path: Path, polarpix: Polarpix, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "file"
+    file.write_text("x")
+    monkeypatch.setattr("polarpix.engine.evaluate.evaluate", None)  # measures nothing
+    refused(polarpix("eval", folder, "--out", file), str(file), "is no folder: choose another place")
+    refused(polarpix("eval", folder, "--record", file / "r.json"), str(file / "r.json"), "choose another place")
+    refused(polarpix("predict", folder, figures / "images" / "test", "--out", file), str(file), "choose another place")
+
+
 def test_files_that_are_no_weights(seg_folder: Path, tmp_path: Path, polarpix: Polarpix) -> None:
     text = tmp_path / "a.safetensors"
     text.write_text("weights")

@@ -1,6 +1,7 @@
 """Files to arrays and back: every mode, every orientation, every kind of damage."""
 
 import io
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -17,6 +18,7 @@ from polarpix.errors import InputError
 from polarpix.images import (
     IMAGENET_MEAN,
     IMAGENET_STD,
+    check_place,
     list_images,
     normalize,
     read_image,
@@ -227,6 +229,24 @@ def test_list_images_takes_path_folder_and_pattern(tmp_path: Path) -> None:
     for source in (tmp_path / "bare", tmp_path / "none", f"{tmp_path}/*.gif"):
         with pytest.raises(InputError, match=r"no images|no such"):
             list_images(source)
+    with pytest.raises(InputError, match="a source of images is empty"):  # and not the current folder
+        list_images("")
+
+
+def test_a_place_is_checked_before_the_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "file").write_text("x")
+    monkeypatch.chdir(tmp_path)
+    for good in ("new.json", tmp_path / "a" / "b" / "new.json", "file"):
+        check_place(good)
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]  # nothing is made
+    with pytest.raises(InputError, match="is a folder: name a file in it"):
+        check_place(tmp_path)
+    for bad in ("file/new.json", tmp_path / "file" / "deep" / "new.json"):
+        with pytest.raises(InputError, match="file is no folder: choose another place"):
+            check_place(bad)
+    monkeypatch.setattr(os, "access", lambda path, mode: path != tmp_path)  # root may write everywhere
+    with pytest.raises(InputError, match="takes no files: choose another place"):
+        check_place("new.json")
 
 
 def test_import_does_not_load_torch() -> None:

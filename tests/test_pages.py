@@ -152,6 +152,7 @@ def test_a_wrong_page_is_refused_in_one_line(tiny_page: TinyPage, key: str, valu
         (["--optim.lr", "fast"], "optim.lr is 'fast': give a number"),
         (["--engine.epochs", "1.5"], "engine.epochs is '1.5': give a whole number"),
         (["--loss", "focal"], "loss is 'focal': give one of mse, ohkm"),
+        (["--eval.pck", "0.5"], "eval.pck is '0.5': give a list, [..., ...]"),
         (["--eval.flip_test", "maybe"], "eval.flip_test is 'maybe': give true or false"),
         (["--optim.lr"], "optim.lr"),
         (["--engine.epochs", "2", "stray"], "stray"),

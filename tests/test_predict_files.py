@@ -65,7 +65,11 @@ def test_bad_images_among_good_ones(images: Path, pose: PosePredictor, tmp_path:
 
 
 def test_an_interruption_keeps_what_was_found(
-    images: Path, pose: PosePredictor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    images: Path,
+    pose: PosePredictor,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     usual = PosePredictor.__call__
 
@@ -78,6 +82,7 @@ def test_an_interruption_keeps_what_was_found(
     with pytest.raises(KeyboardInterrupt):
         predict_files(pose, [str(images)], "", tmp_path / "out")
     assert [one["image_id"] for one in read(tmp_path / "out" / "keypoints.json")] == [0, 1]
+    assert capsys.readouterr().err.endswith("\n")  # what is said next begins on a line of its own
 
 
 def test_boxes_of_a_detector(images: Path, pose: PosePredictor, tmp_path: Path) -> None:
@@ -131,6 +136,8 @@ def test_boxes_that_belong_to_no_image(images: Path, pose: PosePredictor, seg: S
         predict_files(seg, [str(images)], "1,2,3,4", tmp_path / "out")
     with pytest.raises(InputError, match="no such file or folder"):
         predict_files(seg, [str(images), str(tmp_path / "none")], "", tmp_path / "out")
+    with pytest.raises(InputError, match=r"found\.json is no folder: choose another place"):
+        predict_files(seg, [str(images)], "", page / "out")
     assert not (tmp_path / "out").exists()
     done, failed = predict_files(pose, [str(images)], "60,60,-3,4", tmp_path / "out")
     assert (done, len(failed)) == (0, 5)

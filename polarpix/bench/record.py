@@ -20,7 +20,7 @@ from polarpix.bench.timing import Spread
 from polarpix.engine.artifact import write_text
 from polarpix.engine.evaluate import conditions
 from polarpix.errors import InputError
-from polarpix.images import write_image
+from polarpix.images import check_place, write_image
 from polarpix.report import Section, Table, shown
 from polarpix.types import UInt8Array
 
@@ -78,13 +78,14 @@ def record_path(name: str) -> Path | None:
     """Where the record goes, checked before an hour is spent on it; null for an empty name.
 
     Raises:
-        InputError: a name that does not end in .json, or one of a folder.
+        InputError: a name that does not end in .json, or a place that takes no files.
     """
     if not name:
         return None
     path = Path(name)
     if path.suffix != ".json" or path.is_dir():
         raise InputError(f"--json {name}: give the name of a .json file; the .md and .png go beside it")
+    check_place(path)
     return path
 
 

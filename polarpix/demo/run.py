@@ -18,6 +18,7 @@ from polarpix.engine.evaluate import Evaluation, conditions, evaluate
 from polarpix.engine.fit import Fitted, fit
 from polarpix.errors import InputError
 from polarpix.gates import record_gates
+from polarpix.images import check_place
 from polarpix.pages import load_page
 from polarpix.predict import PosePredictor, SegPredictor, artifact_run, load
 from polarpix.report import Report, Section, write_html
@@ -95,9 +96,11 @@ def run_demo(out: Path, record: Path | None = None, command: str = "polarpix dem
         started: seconds since 1970 from which the record counts; 0 is now.
 
     Raises:
-        InputError: a record of a demonstration that is already there, wholly or in part.
+        InputError: a record of a demonstration that is already there in part, or a place that takes no files.
     """
     started = started or time.time()
+    for path in (out / "index.html", *([record] if record else [])):
+        check_place(path)
     if record and out.exists() and any(out.iterdir()):
         raise InputError(f"{out}: is not empty, so a record would not hold the time of it all: choose another --out")
     if not (out / "data" / "annotations" / "test.json").exists():

@@ -46,6 +46,9 @@ def test_where_a_record_goes(tmp_path: Path) -> None:
     for bad in ("a/b", "b.md", str(tmp_path / "x.json")):
         with pytest.raises(InputError, match=r"give the name of a \.json file"):
             record_path(bad)
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(InputError, match="is no folder: choose another place"):
+        record_path(str(tmp_path / "file" / "x.json"))
 
 
 def test_numbers() -> None:
