@@ -130,3 +130,11 @@ def test_two_processes_measure_what_one_does(
         found = json.loads((tmp_path / f"{rank}.json").read_text())
         assert found["metrics"] == pytest.approx(alone.metrics, abs=1e-6, rel=1e-6)
         assert len(found["results"]) == len(alone.results)
+
+
+def test_label_maps_for_a_server(seg_folder: Path, pose_folder: Path, tmp_path: Path) -> None:
+    masks, points = load_artifact(seg_folder), load_artifact(pose_folder)
+    with pytest.raises(InputError, match="'folder', servers are known for voc"):
+        evaluate(masks, artifact_run(masks), "val", submission=tmp_path)
+    with pytest.raises(InputError, match=r"--submission is for masks: .* results\.json"):
+        evaluate(points, artifact_run(points), "val", submission=tmp_path)

@@ -45,7 +45,7 @@ def write_voc(root: Path, size: tuple[int, int] = (60, 70), seed: int = 0) -> Pa
     return root
 
 
-def write_cityscapes(root: Path, size: tuple[int, int] = (64, 128), seed: int = 0) -> Path:
+def write_cityscapes(root: Path, size: tuple[int, int] = (32, 64), seed: int = 0) -> Path:
     """leftImg8bit, gtFine and gtCoarse: 3 training, 2 validation, 1 unlabelled test and 2 coarse pictures."""
     rng = np.random.default_rng(seed)
     pictures = {
