@@ -137,14 +137,17 @@ def predict(
     return 2 if failed else 0
 
 
-def models(folder: str = "configs", json: bool = False, check: str = "") -> int:
+def models(folder: str = "", json: bool = False, check: str = "") -> int:
     """List the config pages with their costs beside those the paper prints, and the blocks and codecs to choose from.
 
     Args:
-        folder: where the pages are.
+        folder: where the pages are; by default configs.
         json: print a JSON list instead of a table.
         check: a published checkpoint; say what it is and which pages it fits, instead.
     """
+    if folder and not Path(folder).is_dir():
+        raise InputError(f"--folder {folder}: no such folder: name one that holds pages")
+    folder = folder or "configs"
     if check:
         from polarpix.checkpoints import checkpoint_text, describe_checkpoint
 
@@ -160,7 +163,7 @@ def models(folder: str = "configs", json: bool = False, check: str = "") -> int:
     from polarpix.pose.codec import CODECS
     from polarpix.pose.model import HEADS
 
-    print("\n".join(cost_lines(rows)))
+    print("\n".join(cost_lines(rows)) if rows else f"no pages below {folder}: give --folder")
     print(f"\nattention  {', '.join(ATTENTION)}\ncodecs     {', '.join(CODECS)}\npose heads {', '.join(HEADS)}")
     print("backbones  any timm model with a feature pyramid; attention goes into ResNet, HRNet, MobileNetV2/V3,")
     print("           EfficientNet and ConvNeXt by itself, elsewhere by model.backbone.places")

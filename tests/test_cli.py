@@ -136,6 +136,7 @@ def test_a_value_may_begin_with_a_dash(monkeypatch: pytest.MonkeyPatch) -> None:
         (["bench", "block", "--shapes", "4,64"], "--shapes holds '4,64': a shape is B,C,H,W"),
         (["bench", "model", "--seconds", "1"], "'polarpix bench model --help' explains the command"),
         (["predict", "w"], "arguments are required: source: 'polarpix predict --help' explains the command"),
+        (["models", "--folder", "nowhere"], "--folder nowhere: no such folder: name one that holds pages"),
         (["models", "--jsno"], "unrecognized arguments: --jsno"),
         (["train"], "train needs --config PAGE"),
         (["train", "page.yaml"], "unrecognized arguments: page.yaml"),
@@ -232,6 +233,16 @@ def test_models_lists_pages_and_choices(
     assert all(keys <= set(row) for row in rows)
     assert all(row["params"] > 0 and row["macs"] > row["macs_collapsed"] > 0 for row in rows)
     assert [(row["form"], row["layout"], row["published"]) for row in rows] == [("paper", "parallel", None)] * 2
+
+
+def test_models_lists_choices_where_no_pages_are(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert cli.run(["models"]) == 0
+    table = capsys.readouterr().out
+    assert table.startswith("no pages below configs: give --folder\n")
+    assert "psa_s_released" in table
 
 
 def test_info_lists_keys_and_versions(capsys: pytest.CaptureFixture[str]) -> None:
