@@ -22,6 +22,7 @@ __all__ = [
     "WeightsPackage",
     "find_timm_weights",
     "find_weights",
+    "read_metadata",
     "read_state_dict",
     "unwrapped",
 ]
@@ -111,6 +112,23 @@ def read_state_dict(file: Path) -> dict[str, Tensor]:
     if not tensors:
         raise InputError(f"{file}: no tensors by name in it: save a state_dict()")
     return tensors
+
+
+def read_metadata(file: Path) -> dict[str, str]:
+    """What a .safetensors file says of itself; nothing of another file.
+
+    Raises:
+        InputError: not such a file.
+    """
+    if file.suffix != ".safetensors":
+        return {}
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(file, framework="pt") as content:
+            return content.metadata() or {}
+    except (SafetensorError, OSError) as error:
+        raise InputError(f"{file}: not a safetensors file ({error}): download it again") from error
 
 
 def _numpy_scalars() -> list[Any]:

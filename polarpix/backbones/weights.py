@@ -10,9 +10,10 @@ from pathlib import Path
 
 from torch import Tensor, nn
 
-from polarpix.backbones.files import WRAPPERS, find_weights, read_state_dict, unwrapped
+from polarpix.backbones.files import WRAPPERS, find_weights, read_metadata, read_state_dict, unwrapped
 from polarpix.backbones.publishers import PUBLISHERS, TORCHVISION_MOBILENETV2, identify, to_ours
 from polarpix.errors import InputError
+from polarpix.psa import PolarizedSelfAttention
 
 __all__ = [
     "RENAMINGS",
@@ -158,10 +159,23 @@ def load_network(model: nn.Module, source: str | Path, *, strict: bool = True) -
     publisher = PUBLISHERS[key]
     if publisher.task == "imagenet":
         raise InputError(f"{file}: a {publisher.network} ({publisher.source}): name it as model.backbone.weights")
+    _refuse_other_form(model, file)
     theirs = {to_ours(name, publisher.rules): tensor for name, tensor in tensors.items()}
     backbone = model.get_submodule("backbone")
     dropped = {f"backbone.net.{name}" for name in getattr(backbone, "dropped", ())}
     return _fill(model, theirs, str(source), strict=strict, file=file, dropped=dropped, whole=True)
+
+
+def _refuse_other_form(model: nn.Module, file: Path) -> None:
+    """An own weights file says which form and layout its blocks have; the weights of some are of one shape."""
+    held = read_metadata(file)
+    for block in (module for module in model.modules() if isinstance(module, PolarizedSelfAttention)):
+        form, layout = held.get("form") or block.form, held.get("layout") or block.layout
+        if (form, layout) != (block.form, block.layout):
+            raise InputError(
+                f"{file}: holds attention of the {form} form, {layout}; this network has the {block.form} form, "
+                f"{block.layout}: set model.backbone.attention to that of the file ('polarpix info {file}' says it)"
+            )
 
 
 def start_from(model: nn.Module, source: str | None, strict: bool) -> None:
