@@ -130,8 +130,8 @@ class _Call:
     def __init__(self, x: Tensor) -> None:
         B, C, H, W = x.shape
         P = H * W
-        tile = max(TILE_NUMBERS // C, 64)
-        tile = min(tile, max(B * P // LEAST_TILES, 64), TILE, P)
+        tile = max(TILE_NUMBERS // C // 64 * 64, 64)
+        tile = min(tile, max(B * P // LEAST_TILES // 64 * 64, 64), TILE, P)
         self.tiles = B * -(-P // tile)
         self.last = not x.is_contiguous()
         sizes = (B, C, P, int(self.last), tile, -(-P // tile), torch.get_num_threads())
