@@ -77,7 +77,7 @@ def evaluate(
     run.model.weights = run.model.backbone.weights = None
     task = build_task(run, own)
     load_state(task.model, artifact)
-    if submission is None and not getattr(dataset, "labelled", True):
+    if isinstance(run, SegRun) and submission is None and not dataset.labelled:  # of pose every results.json will do
         raise InputError(f"{run.data.root}: the labels of {split} are not here: add --submission FOLDER for the server")
     if submission is not None:
         if isinstance(run, PoseRun):

@@ -61,16 +61,19 @@ class CocoKeypoints:
         annotations: COCO keypoint JSON.
         images: folder of its images.
         schema: the skeleton; None takes it from the category of the JSON.
-        boxes: COCO detection JSON, a list of {image_id, category_id, bbox, score}.
+        boxes: COCO detection JSON, a list of {image_id, category_id, bbox, score}. The annotations may then be a list
+            of images only, as COCO's test sets have it: their labels are with the server.
         box_threshold: detections that score less are left out.
         whole_image: take the whole image as the box, for sets with one instance on every picture.
         training: leave out instances without a labelled keypoint inside the image; refuses ``boxes``.
+        names_from: COCO keypoint JSON that names the keypoints where the annotations do not, as a list of test images.
 
     Attributes:
         annotations: the JSON file, for evaluation.
         schema: the skeleton.
         category_id: the COCO category the instances belong to.
         instances: light records of the items, without images.
+        labelled: whether the JSON file holds annotations.
         annotations_sha256: hash of the JSON file.
         image_count: images in the JSON file, with instances or without: what AP is taken over.
         boxes_sha256: hash of the detection file for the protocol line; None for annotated boxes.
@@ -89,13 +92,18 @@ class CocoKeypoints:
         box_threshold: float = 0.0,
         whole_image: bool = False,
         training: bool = False,
+        names_from: str | Path | None = None,
     ) -> None:
         self.annotations, self.images = Path(annotations), Path(images)
         self.boxes_sha256: str | None = None
         if boxes is not None and (training or whole_image):
             use = "training, which needs keypoints" if training else "whole_image, which needs none"
             raise InputError(f"{boxes}: detected boxes cannot be used with {use}: leave one out")
-        page = read_page(self.annotations)
+        page = read_page(self.annotations, labelled=boxes is None)
+        self.labelled = bool(page["annotations"])
+        if schema is None and names_from is not None and not any(one.get("keypoints") for one in page["categories"]):
+            source = Path(names_from)
+            schema = schema_from_category(find_category(read_page(source), None, source), str(source))
         category = find_category(page, schema, self.annotations)
         self.category_id = int(category["id"])
         self.schema = schema or schema_from_category(category, str(self.annotations))

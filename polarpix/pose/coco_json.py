@@ -61,9 +61,14 @@ def parse_json(path: Path) -> tuple[Any, bytes]:
         raise InputError(f"{path}: not JSON ({error}): give a COCO keypoint or detection file") from error
 
 
-def read_page(path: Path) -> dict[str, Any]:
-    """A COCO keypoint file, with its three lists checked to be there and its annotation ids to be unique."""
+def read_page(path: Path, labelled: bool = True) -> dict[str, Any]:
+    """A COCO keypoint file, with its three lists checked to be there and its annotation ids to be unique.
+
+    Where ``labelled`` is false it may come without annotations, as COCO's lists of test images do.
+    """
     page = parse_json(path)[0]
+    if not labelled and isinstance(page, dict):
+        page.setdefault("annotations", [])
     for key in ("images", "annotations", "categories"):
         if not isinstance(page, dict) or not isinstance(page.get(key), list):
             raise InputError(f"{path}: no list {key!r}, so not a COCO keypoint file: give one")

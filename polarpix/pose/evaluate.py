@@ -44,6 +44,7 @@ def open_split(data: PoseDataConfig, evaluation: PoseEvalConfig, split: str) -> 
         root / images,
         schema=load_schema(data.schema) if data.schema else None,
         boxes=evaluation.boxes if detected else None,
+        names_from=root / data.train_annotations if split == "test" else None,
         box_threshold=evaluation.box_threshold if detected else 0.0,
         whole_image=data.whole_image and not detected,
         training=split == "train",
@@ -55,8 +56,8 @@ def evaluate_pose(
 ) -> tuple[dict[str, float], list[dict[str, Any]]]:
     """Metrics and COCO results of the predictions for every instance of a split.
 
-    OKS AP and AR always; with annotated boxes also the mean error and RMSE in pixels, the NME, and PCK where the
-    protocol names thresholds, all over the instances before NMS.
+    OKS AP and AR, or nothing where the labels are with a server; with annotated boxes also the mean error and RMSE in
+    pixels, the NME, and PCK where the protocol names thresholds, all over the instances before NMS.
 
     Args:
         dataset: N instances.
@@ -77,6 +78,8 @@ def evaluate_pose(
         winners = oks_nms(keypoints[rows], totals[rows], areas[rows], dataset.schema.sigmas, config.oks_nms)
         kept += rows[winners].tolist()
     results = coco_results(image_ids[kept].tolist(), keypoints[kept], scores[kept], totals[kept], dataset.category_id)
+    if not dataset.labelled:
+        return {}, results
     metrics = evaluate_oks(dataset.annotations, results, dataset.schema.sigmas, dataset.category_id)
     if config.boxes == "gt":
         metrics |= point_metrics(dataset, keypoints, boxes, config)

@@ -87,7 +87,7 @@ def as_coco(note: Page, names: list[str], image_id: int) -> Page:
 
 @pytest.fixture(scope="session")
 def tiny_coco(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """COCO's official layout with three pictures in train2017, two in val2017, and detections of val2017."""
+    """COCO's official layout: three pictures in train2017, two in val2017 and in test2017, and detections on these."""
     figures, root = tmp_path_factory.mktemp("figures"), tmp_path_factory.mktemp("coco")
     write_figures(figures, train=3, val=2, size=(96, 96), seed=5)
     (root / "annotations").mkdir()
@@ -106,5 +106,8 @@ def tiny_coco(tmp_path_factory: pytest.TempPathFactory) -> Path:
     keys = ("image_id", "category_id", "bbox")
     found = [{key: note[key] for key in keys} | {"score": 0.9} for note in page["annotations"]]
     chair = {"image_id": 140, "category_id": 62, "bbox": [1, 1, 20, 20], "score": 0.8}
+    unlabelled = {"images": page["images"], "categories": [{"supercategory": "person", "id": 1, "name": "person"}]}
+    (root / "annotations" / "image_info_test-dev2017.json").write_text(json.dumps(unlabelled))
+    (root / "test2017").symlink_to(root / "val2017")
     (root / "detections.json").write_text(json.dumps([*found, found[0] | {"score": 0.3}, chair]))
     return root

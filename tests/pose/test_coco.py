@@ -233,3 +233,24 @@ def test_image_of_another_size(page: Page, write_set: Writer) -> None:
     data = CocoKeypoints(path, folder)
     with pytest.raises(InputError, match=r"a\.png: image is 40x60 .* says 60x40"):
         data[0]
+
+
+def test_a_list_of_test_images_takes_its_names_from_elsewhere(
+    page: Page, write_set: Callable[[object], tuple[Path, Path]], tmp_path: Path
+) -> None:
+    """COCO's image_info files: no annotations, categories without keypoints, and detections for the boxes."""
+    named = tmp_path / "named.json"
+    named.write_text(json.dumps(page))
+    bare = {"images": page["images"], "categories": [{"id": 7, "name": "mouse"}, {"id": 8, "name": "box"}]}
+    boxes = tmp_path / "boxes.json"
+    boxes.write_text(json.dumps([{"image_id": 2, "category_id": 7, "bbox": [1, 1, 9, 9], "score": 0.5}]))
+    files = write_set(bare)
+    data = CocoKeypoints(*files, boxes=boxes, names_from=named)
+    assert (len(data), data.labelled, data.image_count, data.category_id) == (1, False, 2, 7)
+    assert data.schema.names == ("nose", "left_ear", "right_ear", "tail_base")
+    assert CocoKeypoints(*write_set(page), boxes=boxes).labelled
+    files = write_set(bare)
+    with pytest.raises(InputError, match="no category has keypoint names"):
+        CocoKeypoints(*files, boxes=boxes)
+    with pytest.raises(InputError, match="no list 'annotations'"):
+        CocoKeypoints(*files, names_from=named)

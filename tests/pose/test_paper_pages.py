@@ -120,6 +120,12 @@ def test_the_commands_from_page_to_server(tiny_coco: Path, tmp_path: Path, capsy
     assert records["detected_boxes"]["detector_ap"] == 65.1
     assert records["gt_boxes"]["boxes_sha256"] is None
     assert records["gt_boxes"]["sigmas_from"] == "coco"
+    assert commands.evaluate(str(weights), "test", out=str(tmp_path / "server")) == 0
+    record = json.loads((tmp_path / "server" / "record.json").read_text())
+    assert record["metrics"] == {}  # the labels are with the server
+    assert record["protocol"]["images"] == 2
+    sent = (tmp_path / "server" / "results.json").read_text()
+    assert sent == (tmp_path / "detected_boxes" / "results.json").read_text()
     found = capsys.readouterr().out
     assert "detected_boxes" in found
     assert "gt_boxes" in found
