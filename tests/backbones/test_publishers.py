@@ -6,6 +6,7 @@ have random weights and statistics, and the widths and depths of the smallest ti
 
 from __future__ import annotations
 
+import re
 from collections import OrderedDict
 from collections.abc import Sequence
 from pathlib import Path
@@ -722,6 +723,13 @@ def test_own_files_of_another_layout_are_refused(tmp_path: Path) -> None:
 
 def test_the_pages_of_the_paper_are_found() -> None:
     assert {path.parent.name for path in PAPER} == {"coco", "voc", "cityscapes"}
+
+
+def test_the_docs_name_every_publisher() -> None:
+    table = (Path(__file__).resolve().parents[2] / "docs" / "checkpoints.md").read_text()
+    for publisher in PUBLISHERS.values():
+        for repository in re.findall(r"\w[\w-]+/[\w.-]+\w", publisher.source):
+            assert f"| {repository} |" in table, repository
 
 
 def test_rules_are_read_both_ways() -> None:
