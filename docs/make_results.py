@@ -1,4 +1,4 @@
-"""Write the tables of docs/results.md from benchmarks/results/*.json: python docs/make_results.py."""
+"""Write the tables of docs/results.md and docs/speed.md from benchmarks/results/*.json: python docs/make_results.py."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent.parent
 RECORDS = ROOT / "benchmarks" / "results"
 PAGE = ROOT / "docs" / "results.md"
+SPEED_PAGE = ROOT / "docs" / "speed.md"
 BEGIN, END = "<!-- results:begin -->", "<!-- results:end -->"
 
 # Column -> metric and the factor it is shown with; OKS AP and IoU are shown in percent, as the field does.
@@ -118,14 +119,78 @@ def tables(records: dict[str, dict[str, Any]]) -> str:
     return "\n".join(lines or ["No run has been recorded yet.", ""])
 
 
-def filled(page: str, records: dict[str, dict[str, Any]]) -> str:
-    """The page with new tables between its marks."""
+def grid(head: list[str], rows: list[list[str]]) -> list[str]:
+    """A Markdown table."""
+    return ["| " + " | ".join(line) + " |" for line in (head, ["---"] * len(head), *rows)] + [""]
+
+
+def where(file: str, record: dict[str, Any]) -> str:
+    """The conditions of a benchmark in one sentence."""
+    told = record["conditions"]
+    machine = f"{told['device']} ({told['cpu']}, {told['threads']} threads)" if told["device"] == "cpu" else told["gpu"]
+    return (
+        f"`{record['command']}` on {machine}, {record['protocol']['dtype']}, torch {told['torch']}, "
+        f"at `{told['commit']}`, load before {told['load_before']}: `{file}`."
+    )
+
+
+def blocks(file: str, record: dict[str, Any]) -> list[str]:
+    """Polarized self-attention in every implementation over all shapes: forward, and forward with backward."""
+    found: dict[tuple[str, str], dict[str, dict[str, Any]]] = {}
+    for mean in record["tables"]["means"]:
+        if mean["way"] == "eager":
+            found.setdefault((mean["label"], mean["memory_format"]), {})[mean["mode"]] = mean
+    rows = []
+    for (label, memory_format), modes in found.items():
+        cells = [label, memory_format]
+        for mode in ("fwd", "fwdbwd"):
+            one = modes.get(mode, {})
+            for key in ("speedup", "least_speedup", "over_limit_large"):
+                cells.append("–" if one.get(key) is None else f"{one[key]:.3g}")
+        rows.append(cells)
+    head = ["block", "memory format"]
+    head += [f"{mode}: {column}" for mode in ("fwd", "fwd+bwd") for column in ("mean", "least", "time/limit, large")]
+    return [f"### The block, {record['conditions']['device']}", "", where(file, record), "", *grid(head, rows)]
+
+
+def networks(file: str, record: dict[str, Any]) -> list[str]:
+    """Whole networks: time over that of the network without attention."""
+    rows = []
+    for one in record["tables"]["rows"]:
+        for way, ratio in one["ratio"].items():
+            cells = [one["network"], one["mode"], f"{one['batch']}", way, one["variant"], f"{ratio['median']:.3f}"]
+            cells += [f"{ratio['low']:.3f} .. {ratio['high']:.3f}", f"{one['images_per_second'][way]:.3g}"]
+            rows.append(cells)
+    head = ["network", "mode", "images", "way", "attention", "time ratio", "quartiles", "images/s"]
+    return [f"### Whole networks, {record['conditions']['device']}", "", where(file, record), "", *grid(head, rows)]
+
+
+SPEED = {"bench block": blocks, "bench model": networks}
+
+
+def speed(records: dict[str, dict[str, Any]]) -> str:
+    """Everything between the marks of the page about speed."""
+    lines = [
+        line
+        for kind, write in SPEED.items()
+        for file, record in records.items()
+        if record.get("kind") == kind
+        for line in write(file, record)
+    ]
+    return "\n".join(lines or ["No benchmark has been recorded yet.", ""])
+
+
+def filled(page: str, text: str) -> str:
+    """The page with a new text between its marks."""
     before, _, rest = page.partition(BEGIN)
     _, mark, after = rest.partition(END)
     if not mark:
-        raise ValueError(f"{PAGE}: the marks {BEGIN} and {END} are not both there: put them around the tables")
-    return f"{before}{BEGIN}\n\n{tables(records)}\n{END}{after}"
+        raise ValueError(f"the marks {BEGIN} and {END} are not both there: put them around the tables")
+    return f"{before}{BEGIN}\n\n{text}\n{END}{after}"
 
+
+PAGES = {PAGE: tables, SPEED_PAGE: speed}
 
 if __name__ == "__main__":
-    PAGE.write_text(filled(PAGE.read_text(encoding="utf-8"), read_records()), encoding="utf-8")
+    for path, write in PAGES.items():
+        path.write_text(filled(path.read_text(encoding="utf-8"), write(read_records())), encoding="utf-8")

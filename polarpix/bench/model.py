@@ -39,7 +39,7 @@ from polarpix.report import Section
 __all__ = ["ModelSettings", "bench_model", "measure_models", "model_settings"]
 
 MODES = ("train", "infer", "onnx")
-VARIANTS = "none,se,psa_p:reference,psa_p:collapsed,psa_p:fused"
+VARIANTS = "none,se,psa_p:reference,psa_p:collapsed,psa_p:loops,psa_p:fused"
 ROUNDS = {"cuda": 20, "cpu": 11}
 LEARNING_RATE = 1e-5  # small: random targets must not drive the weights to values that are slow to compute with
 

@@ -1,4 +1,4 @@
-"""The tables of docs/results.md are what the records below benchmarks/results say."""
+"""The tables of docs/results.md and docs/speed.md are what the records below benchmarks/results say."""
 
 import importlib.util
 import json
@@ -54,9 +54,36 @@ def records(tmp_path: Path) -> Path:
     return folder
 
 
-def test_page_is_up_to_date(script: Any) -> None:
-    page = script.PAGE.read_text(encoding="utf-8")
-    assert script.filled(page, script.read_records()) == page, "run: python docs/make_results.py"
+@pytest.mark.parametrize("page", ["results.md", "speed.md"])
+def test_page_is_up_to_date(script: Any, page: str) -> None:
+    write = {path.name: write for path, write in script.PAGES.items()}[page]
+    text = (ROOT / "docs" / page).read_text(encoding="utf-8")
+    assert script.filled(text, write(script.read_records())) == text, "run: python docs/make_results.py"
+
+
+CONDITIONS = {"device": "cpu", "cpu": "X", "threads": 2, "torch": "9", "commit": "abc", "load_before": 0.1}
+
+
+def test_benchmarks_become_rows(script: Any) -> None:
+    mean = {"label": "psa_p:loops", "memory_format": "contiguous", "way": "eager"}
+    means = [
+        mean | {"mode": "fwd", "speedup": 12.34, "least_speedup": 7.0, "over_limit_large": 3.5},
+        mean | {"mode": "fwdbwd", "speedup": None, "least_speedup": 6.0, "over_limit_large": 9.0},
+    ]
+    ratio = {"median": 1.0812, "low": 1.07, "high": 1.1}
+    row = {"network": "net", "mode": "infer", "batch": 1, "variant": "se", "ratio": {"eager": ratio}}
+    base = {"command": "polarpix bench", "conditions": CONDITIONS, "protocol": {"dtype": "fp32"}}
+    text = script.speed(
+        {
+            "b.json": base | {"kind": "bench block", "tables": {"means": means}},
+            "m.json": base
+            | {"kind": "bench model", "tables": {"rows": [row | {"images_per_second": {"eager": 10.5}}]}},
+            "other.json": {"kind": "bench kernels"},
+        }
+    )
+    assert "| psa_p:loops | contiguous | 12.3 | 7 | 3.5 | – | 6 | 9 |" in text
+    assert "| net | infer | 1 | eager | se | 1.081 | 1.070 .. 1.100 | 10.5 |" in text
+    assert "on cpu (X, 2 threads), fp32, torch 9, at `abc`, load before 0.1: `b.json`." in text
 
 
 def test_records_become_rows(script: Any, records: Path) -> None:
@@ -96,13 +123,13 @@ def test_demonstrations_have_a_table_of_their_own(script: Any) -> None:
 
 def test_filling_twice_changes_nothing_more(script: Any, records: Path) -> None:
     page = f"before\n\n{script.BEGIN}\nold\n{script.END}\n\nafter\n"
-    once = script.filled(page, script.read_records(records))
+    once = script.filled(page, script.tables(script.read_records(records)))
     assert once.startswith("before\n")
     assert once.endswith("\n\nafter\n")
     assert "old" not in once
-    assert script.filled(once, script.read_records(records)) == once
+    assert script.filled(once, script.tables(script.read_records(records))) == once
 
 
 def test_lost_marks_are_refused(script: Any) -> None:
     with pytest.raises(ValueError, match="results:begin"):
-        script.filled("a page without marks", {})
+        script.filled("a page without marks", "")
