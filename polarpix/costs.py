@@ -13,12 +13,11 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from polarpix.config import PoseRun, SegRun
+from polarpix.engine.adopt import page_labels
 from polarpix.pages import load_page, read_page
 from polarpix.pose.model import build_pose_model
-from polarpix.pose.schema import COCO_SIGMAS, load_schema
 from polarpix.psa import PolarizedSelfAttention
 from polarpix.published import published_row
-from polarpix.seg.classes import CAMVID, CITYSCAPES, VOC
 from polarpix.seg.model import build_seg_model
 
 __all__ = [
@@ -72,12 +71,7 @@ def saved_by_collapse(maps: list[tuple[PolarizedSelfAttention, Tensor]]) -> int:
 
 def page_outputs(run: PoseRun | SegRun) -> int:
     """Keypoints or classes of a page: what the page or the named set says, else those of COCO persons."""
-    if isinstance(run, SegRun):
-        known = {"camvid": CAMVID, "voc": VOC, "voc_aug": VOC, "cityscapes": CITYSCAPES}
-        return len(run.data.classes or known[run.data.format].names)
-    if run.data.schema:
-        return len(load_schema(run.data.schema).names)
-    return len(COCO_SIGMAS)
+    return len(page_labels(run).names)
 
 
 def page_size(run: PoseRun | SegRun) -> tuple[int, int]:
