@@ -161,7 +161,7 @@ def _smp(architecture: str, encoder: str) -> Callable[[Network], nn.Module]:
         try:
             import segmentation_models_pytorch as smp
         except ImportError as error:
-            raise InputError("pip install segmentation-models-pytorch to have it beside the others") from error
+            raise InputError("pip install 'polarpix[compare]' to have it beside the others") from error
         built: nn.Module = getattr(smp, architecture)(
             encoder_name=encoder, encoder_weights=None, classes=network.outputs
         )
