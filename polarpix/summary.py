@@ -69,7 +69,8 @@ def write_record(found: Evaluation, run: PoseRun | SegRun, path: Path, command: 
 
 
 def training_course(folder: Path) -> dict[str, float]:
-    """Epochs, and the median time of a step and of waiting for data in milliseconds; empty without a metrics.csv."""
+    """Epochs, their seconds altogether (validation included), and the median time of a step and of waiting for data in
+    milliseconds; empty without a metrics.csv."""
     rows = read_metrics(folder)
     if not rows:
         return {}
@@ -78,6 +79,8 @@ def training_course(folder: Path) -> dict[str, float]:
         values = [float(row[name]) for row in rows if row.get(name)]
         if values:
             course[f"{name}_median"] = round(median(values), 2)
+    if all(row.get("seconds") for row in rows):  # tables of earlier versions have none
+        course["seconds"] = round(sum(float(row["seconds"]) for row in rows), 1)
     return course
 
 

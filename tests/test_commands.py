@@ -84,7 +84,7 @@ def test_training_leaves_a_whole_run(folder: Path) -> None:
         rows = list(csv.DictReader(file))
     assert [row["epoch"] for row in rows] == ["0", "1"]
     for row in rows:
-        assert all(float(row[name]) > 0 for name in ("loss", "data_ms", "step_ms", run.monitor))
+        assert all(float(row[name]) > 0 for name in ("loss", "data_ms", "step_ms", "seconds", run.monitor))
         assert any(name.startswith("lr-") for name in row)
 
 

@@ -54,11 +54,14 @@ def test_the_course_of_a_training(pose_folder: Path, seg_folder: Path, tmp_path:
         assert course["epochs"] == 2
         assert course["step_ms_median"] > 0
         assert course["data_ms_median"] > 0
+        assert course["seconds"] > 2 * course["step_ms_median"] / 1000
         curves = run_curves(folder, monitor)
         assert [curve.title for curve in curves] == ["loss", monitor]
         for curve in curves:
             assert [x for x, _ in next(iter(curve.series.values()))] == [1, 2]
     assert training_course(tmp_path) == {}
+    (tmp_path / "metrics.csv").write_text("epoch,step_ms\n0,3.0\n1,5.0\n")  # as earlier versions wrote it
+    assert training_course(tmp_path) == {"epochs": 2, "step_ms_median": 4.0}
 
 
 def test_curves_leave_out_epochs_without_a_validation(tmp_path: Path) -> None:

@@ -85,16 +85,16 @@ class LastValidation(Callback):
 
 
 class StepClock(Callback):
-    """Logs the mean time spent waiting for data and the mean time of a step, apart, in milliseconds."""
+    """Logs the mean wait for data and the mean time of a step, apart, in milliseconds, and the seconds of an epoch."""
 
     def __init__(self) -> None:
-        self.data = self.step = self.mark = 0.0
+        self.data = self.step = self.mark = self.begun = 0.0
         self.count = 0
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self.data = self.step = 0.0
         self.count = 0
-        self.mark = time.perf_counter()
+        self.mark = self.begun = time.perf_counter()
 
     def on_train_batch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, index: int) -> None:
         now = time.perf_counter()
@@ -116,6 +116,7 @@ class StepClock(Callback):
         if self.count:
             pl_module.log("data_ms", 1000 * self.data / self.count, rank_zero_only=True)
             pl_module.log("step_ms", 1000 * self.step / self.count, rank_zero_only=True)
+        pl_module.log("seconds", time.perf_counter() - self.begun, rank_zero_only=True)  # validation included
 
 
 class Pictures(Callback):

@@ -150,6 +150,7 @@ def test_the_clock_tells_waiting_from_working(tmp_path: Path) -> None:
     for row in rows_of(tmp_path / "m.csv"):
         assert float(row["data_ms"]) > 0
         assert float(row["step_ms"]) > 0
+        assert float(row["seconds"]) > 2 * (float(row["data_ms"]) + float(row["step_ms"])) / 1000
         assert float(row["step_ms"]) == pytest.approx(1000 * clock.step / clock.count) or row["epoch"] == "0"
 
 

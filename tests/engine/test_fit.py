@@ -62,7 +62,7 @@ def run_in(tiny_page: TinyPage) -> Callable[..., PoseRun | SegRun]:
 RunIn = Callable[..., PoseRun | SegRun]
 
 
-def rows_of(folder: Path, without: tuple[str, ...] = ("data_ms", "step_ms")) -> list[dict[str, str]]:
+def rows_of(folder: Path, without: tuple[str, ...] = ("data_ms", "step_ms", "seconds")) -> list[dict[str, str]]:
     with (folder / "metrics.csv").open(newline="") as file:
         return [{k: v for k, v in row.items() if k not in without} for row in csv.DictReader(file)]
 
