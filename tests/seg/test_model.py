@@ -195,3 +195,13 @@ def test_the_reach_of_rates_is_none_of_the_ocr_heads_business():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         warn_of_reach(OCR, (64, 64))
+
+
+@pytest.mark.parametrize("attention", ["none", "psa_p", "psa_s_released", "se"])
+def test_any_block_of_the_shelf_goes_into_hrnetv2(attention):
+    options = {"impl": "reference"} if attention.startswith("psa") else {}
+    backbone = BackboneConfig("hrnet_w18_small", attention=attention, attention_options=options)
+    with torch.device("meta"):
+        model = build_seg_model(SegModelConfig(backbone, head="hierarchical_ocr", ocr_channels=(8, 4)), 3)
+        assert model(torch.empty(1, 3, 64, 96)).shape == (1, 3, 64, 96)
+    assert bool(model.backbone.places) == (attention != "none")

@@ -18,6 +18,7 @@ from polarpix import commands
 from polarpix.config import SegRun
 from polarpix.costs import network_costs, page_outputs
 from polarpix.engine.fit import build_data, build_task, build_trainer, configure
+from polarpix.errors import InputError
 from polarpix.pages import load_page
 from polarpix.seg.model import build_seg_model
 from polarpix.seg.submission import Submission
@@ -116,6 +117,8 @@ def test_the_commands_from_page_to_server(
     options = [*small_page(name, tiny_voc, tiny_cityscapes, tmp_path), "--name=tiny"]
     assert commands.train(str(PAGES[name]), options=options) == 0
     weights = str(tmp_path / "seg" / "tiny")
+    with pytest.raises(InputError, match="the labels of test are not here: add --submission FOLDER"):
+        commands.evaluate(weights, "test", options=[])
     for split, stems in (("val", {"2007_000033", "2007_000042"}), ("test", {"2008_000006"})):
         whole = ["--eval.centre_crop=null"]
         assert commands.evaluate(weights, split, submission=str(tmp_path / "server"), options=whole) == 0

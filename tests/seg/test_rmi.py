@@ -95,3 +95,11 @@ def test_pictures_too_small_for_a_region() -> None:
     with pytest.raises(InputError, match=r"loss rmi on 7x26 pixels: .* raise data\.crop_size"):
         rmi_loss(logits[:, :, :7], label[:, :7])
     assert torch.isfinite(rmi_loss(logits[:, :, :8], label[:, :8]))
+
+
+def test_mixed_precision_does_not_reach_the_covariances() -> None:
+    logits, label = random_batch()
+    with torch.autocast("cpu", torch.bfloat16):
+        mixed = rmi_loss(logits, label)
+    torch.testing.assert_close(mixed, rmi_loss(logits, label))
+    assert torch.isfinite(rmi_loss(logits.bfloat16(), label))
