@@ -252,12 +252,16 @@ class PolarizedSelfAttention(nn.Module):
                 "init 'identity' cannot be had with the spatial gate of form 'released', layout 'parallel': "
                 "sigmoid(softmax) is never 0.5; use init='published', or form='paper'"
             )
-        needed = 2.0 if self.branches != "both" else 4.0 if self.layout == "sequential" else 1.0
+        needed = self._identity_scale()
         if self.scale != needed:
             raise InputError(
                 f"init 'identity' with layout {self.layout!r}, branches {self.branches!r} starts with gates of 0.5 and "
                 f"needs scale={needed:g}, not {self.scale:g}: give scale={needed:g}"
             )
+
+    def _identity_scale(self) -> float:
+        """The scale with which gates of 0.5 give x back."""
+        return 2.0 if self.branches != "both" else 4.0 if self.layout == "sequential" else 1.0
 
 
 def _check_choice(key: str, value: str, choices: tuple[str, ...]) -> None:

@@ -33,6 +33,7 @@ __all__ = [
     "CHANNEL_GATES",
     "SPATIAL_GATES",
     "SPATIAL_QUERIES",
+    "Weights",
     "apply_gates",
     "gates",
     "no_autocast",

@@ -327,3 +327,61 @@ void psa_read_backward(const Map *map, const elem *x, const float *w, const floa
     for (int64_t i = 0; i < map->B * map->T; i++)
         SIMD for (int64_t k = 0; k < C; k++) dw[k] += part[i * C + k];
 }
+
+#ifndef BF16 /* the weights are float, as everything here */
+
+#define CHUNK 32 /* rows or columns of a matrix that one thread takes at a time */
+
+/* out_b = W v_b + bias for W [R, n] and v [B, n] */
+static void applied(const float *W, const float *bias, const float *v, int64_t B, int64_t R, int64_t n, int threads,
+                    float *out) {
+    const int64_t chunks = (R + CHUNK - 1) / CHUNK;
+    _Pragma("omp parallel for schedule(static) num_threads(threads)") for (int64_t i = 0; i < chunks; i++) {
+        const int64_t j = i * CHUNK, rows = R - j < CHUNK ? R - j : CHUNK;
+        for (int64_t b = 0; b < B; b++) {
+            float *o = out + b * R + j;
+            sums(W + j * n, NULL, rows, n, n, v + b * n, NULL, 0, o, NULL);
+            SIMD for (int64_t k = 0; k < rows; k++) o[k] += bias[j + k];
+        }
+    }
+}
+
+/* The paper form's vectors between the two passes, without a gradient: the channel gate g [B, C] and u [B, C], beta [B].
+   W_v, W_t, W_u are [h, C], W_z is [C, h]; W_t and W_u are the spatial branch's W_q and W_v. work is [B, 2C]. */
+void psa_vectors(const Map *map, const float *c, const float *m, const float *W_v, const float *b_v, const float *W_z,
+                 const float *b_z, const float *ln_weight, const float *ln_bias, const float *W_t, const float *b_t,
+                 const float *W_u, const float *b_u, int sequence, float *g, float *u, float *beta, float *work) {
+    const int64_t B = map->B, C = map->C, h = C / 2, chunks = (C + CHUNK - 1) / CHUNK;
+    const int threads = B * C * h < SMALL ? 1 : (int)map->threads;
+    float *t = work, *y = work + B * C;
+    applied(W_v, b_v, c, B, h, C, threads, t);
+    applied(W_z, b_z, t, B, C, h, threads, g);
+    for (int64_t b = 0; b < B; b++) {
+        float *gb = g + b * C, mean = 0, variance = 0;
+        _Pragma("omp simd reduction(+ : mean)") for (int64_t k = 0; k < C; k++) mean += gb[k];
+        mean /= C;
+        _Pragma("omp simd reduction(+ : variance)") for (int64_t k = 0; k < C; k++)
+            variance += (gb[k] - mean) * (gb[k] - mean);
+        const float inverse = 1.0f / sqrtf(variance / C + 1e-5f);
+        SIMD for (int64_t k = 0; k < C; k++)
+            gb[k] = 1.0f / (1.0f + exp_(-((gb[k] - mean) * inverse * ln_weight[k] + ln_bias[k])));
+        SIMD for (int64_t k = 0; k < C; k++) y[b * C + k] = sequence ? m[b * C + k] * gb[k] : m[b * C + k];
+    }
+    applied(W_t, b_t, y, B, h, C, threads, t);
+    for (int64_t b = 0; b < B; b++) {
+        float *tb = t + b * h, most = -INFINITY, sum = 0, product = 0;
+        _Pragma("omp simd reduction(max : most)") for (int64_t k = 0; k < h; k++) most = tb[k] > most ? tb[k] : most;
+        _Pragma("omp simd reduction(+ : sum)") for (int64_t k = 0; k < h; k++) sum += tb[k] = exp_(tb[k] - most);
+        _Pragma("omp simd reduction(+ : product)") for (int64_t k = 0; k < h; k++) product += (tb[k] /= sum) * b_u[k];
+        beta[b] = product;
+    }
+    _Pragma("omp parallel for schedule(static) num_threads(threads)") for (int64_t i = 0; i < chunks; i++) {
+        const int64_t k = i * CHUNK, n = C - k < CHUNK ? C - k : CHUNK;
+        for (int64_t b = 0; b < B; b++) {
+            float *o = u + b * C + k;
+            adds(W_u + k, NULL, h, n, C, t + b * h, NULL, 0, o, NULL);
+            if (sequence) SIMD for (int64_t l = 0; l < n; l++) o[l] *= g[b * C + k + l];
+        }
+    }
+}
+#endif

@@ -20,9 +20,11 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from polarpix.psa import collapsed
+from polarpix.psa.collapsed import Weights
 from polarpix.psa.plain import State, empty_like, softmax_gradient
 
-__all__ = ["read", "read_backward", "takes", "why_not", "write", "write_backward"]
+__all__ = ["read", "read_backward", "takes", "vectors", "why_not", "write", "write_backward"]
 
 SOURCE = Path(__file__).with_name("loops.c")
 FLAGS = ("-std=c11", "-O3", "-march=native", "-fno-math-errno", "-fno-trapping-math", "-fopenmp", "-fPIC")
@@ -78,7 +80,7 @@ def _load(dtype: torch.dtype) -> ctypes.CDLL:
         _compile(compiler, flags, path)
     # All symbols now: those of OpenMP must be torch's own, for one set of threads, and their lack must show here.
     found = ctypes.CDLL(str(path), mode=os.RTLD_NOW | os.RTLD_LOCAL)
-    for name, kinds in SIGNATURES.items():
+    for name, kinds in (SIGNATURES | (VECTORS if dtype == torch.float32 else {})).items():
         function = getattr(found, name)
         function.restype = None
         function.argtypes = [KINDS[kind] for kind in kinds]
@@ -122,6 +124,7 @@ SIGNATURES = {
     "psa_write_backward": "mpppppppifppppp",
     "psa_read_backward": "mpppppppppp",
 }
+VECTORS = {"psa_vectors": "mppppppppppppipppp"}  # of float32 only
 
 
 class _Call:
@@ -191,6 +194,28 @@ def read_backward(
     w = _vector(W_q.flatten())
     call("psa_read_backward", x, w, r, stat, dc, dot, dm_P, dx, dW_q, _empty(x, call.tiles, C))
     return dW_q if weighs else None
+
+
+def vectors(
+    x: Tensor,
+    c: Tensor | None,
+    m: Tensor | None,
+    form: str,
+    layout: str,
+    channel: Weights | None,
+    spatial: Weights | None,
+) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+    """:func:`polarpix.psa.collapsed.vectors` without a gradient; of the paper form in one call."""
+    if form != "paper" or channel is None or spatial is None or c is None or m is None:
+        return collapsed.vectors(c, m, x.dtype, form, layout, channel, spatial)
+    names = ("W_v", "b_v", "W_z", "b_z", "ln_weight", "ln_bias")
+    weights = [channel[name] for name in names] + [spatial[name] for name in ("W_q", "b_q", "W_v", "b_v")]
+    if not all(W.dtype == x.dtype == torch.float32 and W.is_contiguous() for W in weights):
+        return collapsed.vectors(c, m, x.dtype, form, layout, channel, spatial)
+    B, C = c.shape
+    g, u, beta = _empty(x, B, C), _empty(x, B, C), _empty(x, B)
+    _Call(x)("psa_vectors", c, m, *weights, int(layout == "sequential"), g, u, beta, _empty(x, B, 2 * C))
+    return g, u, beta
 
 
 def write(

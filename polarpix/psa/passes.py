@@ -18,7 +18,7 @@ The query's bias is left out: a softmax does not feel it, its gradient is zero. 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from functools import partial
 from types import ModuleType
 from typing import Any
@@ -29,11 +29,11 @@ from torch import Tensor
 from torch.autograd import forward_ad
 
 from polarpix.psa import collapsed, plain
+from polarpix.psa.collapsed import Weights
 from polarpix.psa.reference import wide
 
 __all__ = ["attend"]
 
-Weights = Mapping[str, Tensor]
 Grads = tuple[Tensor | None, ...]
 
 
@@ -64,7 +64,11 @@ def attend(
             handed_on, c, m = _Read.apply(x, W_q, b_q, spatial is not None, hand)
         else:
             handed_on, (c, m, _) = x, hand.read(x, W_q, spatial is not None)
-        g, u, beta = collapsed.vectors(c, m if collapses else None, x.dtype, form, layout, channel, spatial)
+        m_u = m if collapses else None
+        if torch.is_grad_enabled():
+            g, u, beta = collapsed.vectors(c, m_u, x.dtype, form, layout, channel, spatial)
+        else:
+            g, u, beta = hand.vectors(x, c, m_u, form, layout, channel, spatial)
         e = None
         if spatial is not None and m is not None and not collapses:
             t, W = collapsed.released_sequential_query(m, g, **spatial)

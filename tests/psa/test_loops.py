@@ -63,6 +63,7 @@ def threads():
 @cache
 def build(channels, form="paper", layout="parallel", branches="both"):
     """A block in float64 whose every weight matters: gates spread over 0 .. 1, LayerNorm weights around 1."""
+    torch.manual_seed(channels)  # the same whichever test comes first
     block = PolarizedSelfAttention(channels, layout, form, "reference", branches=branches, init="torch", scale=2.0)
     with torch.no_grad():
         for name, parameter in block.named_parameters():
@@ -93,7 +94,7 @@ def problem(shape, memory_format, dtype):
 def test_errs_at_most_twice_as_much_as_eager_torch(form, layout, branches, shape, memory_format, dtype):
     channels = SHAPES[shape][1]
     if form == "released" and layout == "sequential":
-        channels = max(16, channels)  # its LayerNorm is over C/8 channels
+        channels = max(64, channels)  # its LayerNorm is over C/8 channels, of two it is nearly a sign
     x, d = problem((SHAPES[shape][0], channels, *SHAPES[shape][2:]), memory_format, dtype)
     block = build(channels, form, layout, branches)
     exact = {name: W.to(dtype).double() for name, W in block.state_dict().items()}
@@ -107,6 +108,19 @@ def test_errs_at_most_twice_as_much_as_eager_torch(form, layout, branches, shape
     for one, theirs, truth in zip(got, eager, wanted, strict=True):
         rounding = torch.finfo(dtype).eps * truth.abs().max()
         assert (one - truth).abs().max() <= 2 * (theirs - truth).abs().max() + rounding + dust
+
+
+@pytest.mark.usefixtures("_poison")
+@pytest.mark.parametrize("channels", [2, 16, 50, 200])
+@pytest.mark.parametrize(("form", "layout"), [("paper", "parallel"), ("paper", "sequential"), ("released", "parallel")])
+def test_without_a_gradient_the_result_is_the_same(form, layout, channels):
+    block = build(channels, form, layout).float()
+    weights = form, layout, _weights(block.channel), _weights(block.spatial)
+    x = torch.randn(3, channels, 6, 7)
+    with torch.no_grad():
+        silent = attend(x, *weights, hand=loops)
+    torch.testing.assert_close(silent, attend(x, *weights, hand=loops), rtol=1e-5, atol=1e-6)
+    block.double()
 
 
 @given(
