@@ -7,7 +7,7 @@ they do there; ``ratio`` changes them. C channels, P = H*W pixels.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from timm.layers.cbam import CbamModule
@@ -19,8 +19,9 @@ from torch import Tensor, nn
 
 from polarpix.errors import InputError
 from polarpix.psa import PolarizedSelfAttention
+from polarpix.psa.collapsed import no_autocast
 
-__all__ = ["ATTENTION", "DualAttention", "EfficientAttention", "build_attention"]
+__all__ = ["ATTENTION", "DualAttention", "EfficientAttention", "FlatSpatialGate", "build_attention"]
 
 
 class DualAttention(nn.Module):
@@ -48,7 +49,7 @@ class DualAttention(nn.Module):
         position = v @ (q.transpose(1, 2) @ k).softmax(1)  # [B, C, P]; the softmax runs over the pixels attended to
         flat = x.flatten(2)  # [B, C, P]
         # The products of two channels are sums over all pixels: too large for fp16.
-        with torch.autocast(x.device.type, enabled=False):
+        with no_autocast(x.device.type):
             affinity = (flat.float() @ flat.float().transpose(1, 2)).softmax(2)  # [B, C, C]
         channel = affinity.to(flat.dtype) @ flat  # [B, C, P]
         attended: Tensor = x + self.alpha * position.reshape(x.shape) + self.beta * channel.reshape(x.shape)
@@ -89,6 +90,34 @@ class EfficientAttention(nn.Module):
         return x + attended
 
 
+class FlatSpatialGate(PolarizedSelfAttention):
+    """Polarized self-attention whose spatial gate is 0.5 at every pixel: what is left if it has nothing to say.
+
+    ``scale * x*(g + 0.5)`` in parallel, ``scale * x*g*0.5`` in sequence; the parameters are those of the channel branch,
+    under the same names as beside a spatial one. ``gates`` gives None for the spatial gate.
+
+    Args:
+        channels: C.
+        layout: "parallel" or "sequential".
+        options: ``form``, ``impl``, ``init`` and ``scale`` of the block; "identity" needs the scale that both branches
+            need.
+
+    Raises:
+        InputError: as the block itself.
+    """
+
+    def __init__(self, channels: int, layout: Literal["parallel", "sequential"] = "parallel", **options: Any) -> None:
+        super().__init__(channels, layout=layout, branches="channel", **options)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The attended map, shaped as x [B, C, H, W]."""
+        attended = super().forward(x)  # [B, C, H, W], scale * x*g
+        return attended * 0.5 if self.layout == "sequential" else attended + x * (0.5 * self.scale)
+
+    def _identity_scale(self) -> float:
+        return 4.0 if self.layout == "sequential" else 1.0
+
+
 def _width(channels: int, ratio: float) -> int:
     return max(1, round(channels * ratio))
 
@@ -102,6 +131,10 @@ def _psa(**fixed: Any) -> Callable[..., nn.Module]:
         return PolarizedSelfAttention(channels, **fixed, **options)
 
     return build
+
+
+def _flat_sequential(channels: int, **options: Any) -> nn.Module:
+    return FlatSpatialGate(channels, layout="sequential", **options)
 
 
 def _se(channels: int, ratio: float = 1 / 4) -> nn.Module:
@@ -145,6 +178,8 @@ ATTENTION: dict[str, Callable[..., nn.Module]] = {
     "psa_s_released": _psa(layout="sequential", form="released"),
     "psa_channel": _psa(branches="channel"),
     "psa_spatial": _psa(branches="spatial"),
+    "psa_p_flat": FlatSpatialGate,
+    "psa_s_flat": _flat_sequential,
     "se": _se,
     "eca": _eca,
     "gc": _gc,

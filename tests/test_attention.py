@@ -19,6 +19,8 @@ SHELF = [
     "psa_s_released",
     "psa_channel",
     "psa_spatial",
+    "psa_p_flat",
+    "psa_s_flat",
     "se",
     "eca",
     "gc",
@@ -100,6 +102,29 @@ def test_psa_names_say_layout_form_and_branches(name: str, layout: str, form: st
     g, s = block.gates(x)
     parallel = (0 if g is None else x * g) + (0 if s is None else x * s)
     torch.testing.assert_close(block(x), parallel if layout == "parallel" else x * g * s)
+
+
+@pytest.mark.parametrize("impl", ["reference", "collapsed"])
+@pytest.mark.parametrize(("flat", "whole"), [("psa_p_flat", "psa_p"), ("psa_s_flat", "psa_s")])
+def test_a_flat_spatial_gate_is_a_half_everywhere(flat: str, whole: str, impl: str) -> None:
+    """As the whole block whose last spatial weights are 0, and without the parameters of that branch."""
+    block, x = make(flat, 16, impl=impl, scale=3.0)
+    both, _ = make(whole, 16, impl=impl, scale=3.0)
+    assert isinstance(block, PolarizedSelfAttention)
+    assert {key for key in both.state_dict() if not key.startswith("spatial.")} == set(block.state_dict())
+    assert block.gates(x)[1] is None
+    both.load_state_dict(block.state_dict(), strict=False)
+    for name in ("spatial.v.weight", "spatial.v.bias"):
+        nn.init.zeros_(both.get_parameter(name))
+    torch.testing.assert_close(block(x), both(x))
+
+
+@pytest.mark.parametrize(("name", "scale"), [("psa_p_flat", 1.0), ("psa_s_flat", 4.0)])
+def test_a_flat_block_starts_as_the_identity_with_the_scale_of_the_whole_one(name: str, scale: float) -> None:
+    x = torch.randn(2, 16, 3, 5)
+    torch.testing.assert_close(build_attention(name, 16, init="identity", scale=scale)(x), x)
+    with pytest.raises(InputError, match=f"give scale={scale:g}"):
+        build_attention(name, 16, init="identity", scale=2.0)
 
 
 def test_psa_options_reach_the_block() -> None:
@@ -226,6 +251,12 @@ def test_da_survives_half_precision_sums() -> None:
     block.beta.data.fill_(1.0)
     with torch.autocast("cpu", dtype=torch.float16):
         assert torch.isfinite(block(torch.full((1, 8, 24, 24), 20.0))).all()
+
+
+@pytest.mark.parametrize("name", [name for name in ATTENTION if not name.startswith("psa")])
+def test_costs_can_be_counted_without_values(name: str) -> None:
+    with torch.device("meta"):
+        assert build_attention(name, 16)(torch.empty(1, 16, 4, 4)).shape == (1, 16, 4, 4)
 
 
 def test_unknown_name_lists_the_shelf() -> None:
