@@ -50,6 +50,24 @@ def test_the_network_gets_normalised_crops_in_its_layout(channels_last: bool) ->
     assert finder.seen[0].is_contiguous(memory_format=layout)
 
 
+class OffsetFinder(nn.Module):
+    """Keypoint 0 is the red dot, keypoint 1 the green one; each a pixel, and half a pixel to the right of it."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        right = x.flip(-1)[0, 0, 3, 2] > 0  # the mirrored crop has red in the same place from the right
+        offset = torch.full_like(x[:, :1], -0.125 if right else 0.125)
+        maps = [(x[:, :1] > 0).float(), offset, 0 * offset, (x[:, 1:2] > 0).float(), offset, 0 * offset]
+        return torch.cat(maps, dim=1)
+
+
+def test_the_flip_test_turns_offsets_round() -> None:
+    plain = predict_heatmaps(OffsetFinder(), dots(), channels=3)
+    assert plain.shape == (1, 6, 8, 12)
+    torch.testing.assert_close(predict_heatmaps(OffsetFinder(), dots(), (0, 1), channels=3), plain)
+    as_heatmaps = predict_heatmaps(OffsetFinder(), dots(), range(6))
+    assert as_heatmaps[:, 1].abs().max() == 0  # the offsets of the two would cancel
+
+
 def test_the_flip_test_swaps_sides_back() -> None:
     """Keypoints that are no pair: the mirrored prediction lands where the plain one is, and the mean is the same."""
     plain = predict_heatmaps(Finder(), dots())

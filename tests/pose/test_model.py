@@ -59,6 +59,31 @@ def test_hrnets_have_the_published_number_of_parameters(name: str, attention: st
     assert sum(p.numel() for p in network.parameters()) / 1e6 == pytest.approx(millions, abs=0.06)
 
 
+@pytest.mark.parametrize(
+    ("name", "attention", "millions"),
+    [
+        ("resnet50", "none", 34.0),
+        ("resnet50", "psa_s_released", 36.1),
+        ("resnet101", "none", 53.0),
+        ("resnet152", "none", 68.6),
+        ("resnet152", "psa_p_released", 75.2),
+    ],
+)
+def test_simplebaselines_have_the_published_number_of_parameters(name: str, attention: str, millions: float) -> None:
+    """Table 2 of the paper; R101 as Xiao et al., ECCV 2018, have it."""
+    with torch.device("meta"):
+        network = build_pose_model(PoseModelConfig(BackboneConfig(name, attention=attention)), 17)
+    assert round(sum(p.numel() for p in network.parameters()) / 1e6, 1) == millions
+
+
+@pytest.mark.parametrize("head", HEADS)
+def test_offsets_take_three_maps_a_keypoint(head: str) -> None:
+    heatmaps = build_pose_model(config(head=head), 5).eval()(torch.randn(1, 3, 64, 96))
+    offsets = build_pose_model(config(head=head, codec="udp_offset"), 5).eval()(torch.randn(1, 3, 64, 96))
+    assert heatmaps.shape[1] == 5
+    assert offsets.shape == (1, 15, *heatmaps.shape[2:])
+
+
 def test_every_parameter_of_an_hrnet_behind_a_linear_head_is_used() -> None:
     torch.manual_seed(0)
     network = build_pose_model(config(backbone=BackboneConfig("hrnet_w18_small"), head="linear"), 3)
