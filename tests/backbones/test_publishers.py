@@ -593,6 +593,20 @@ def test_hierarchical_ocr(tmp_path: Path, deattn: str) -> None:
     assert_same(ours, theirs, normalized(image_of(64, 128)))
 
 
+def test_ocr_without_scale_attention_starts_one_with(tmp_path: Path) -> None:
+    """NVIDIA's network of Mapillary has one scale; those of Cityscapes started from it."""
+    theirs = randomize(ScaleOCR(HRNet(*SMALL, kept=4, bilinear=True), 7, 32, 16))
+    state = {name: tensor for name, tensor in theirs.state_dict().items() if not name.startswith("scale_attn.")}
+    torch.save({"state_dict": state}, tmp_path / "one_scale.pth")
+    config = backbone("hrnet_w18_small")
+    ours = seg(config, tmp_path / "one_scale.pth", head="ocr", ocr_channels=(32, 16))
+    x = normalized(image_of(64, 96))
+    torch.testing.assert_close(ours(x), theirs.one_scale(x)[0], atol=1e-4, rtol=1e-4)
+    with pytest.warns(UserWarning, match=r"11 missing, .*; missing: scale_attn\.conv0\.weight"):
+        more = seg(config, tmp_path / "one_scale.pth", head="hierarchical_ocr", ocr_channels=(32, 16), strict=False)
+    assert torch.equal(more.ocr.cls_head.weight, theirs.ocr.cls_head.weight)
+
+
 def test_torchvision_resnets_inside_a_whole_network(tmp_path: Path) -> None:
     theirs = randomize(torchvision.models.resnet50())
     ours = build_backbone(backbone("resnet50", weights=str(save(tmp_path, theirs)))).eval()
