@@ -6,8 +6,9 @@ import difflib
 import re
 from collections.abc import Sequence
 from dataclasses import asdict
+from functools import reduce
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args, get_type_hints
 
 import yaml
 
@@ -29,22 +30,39 @@ KINDS = {
     "<class 'bool'>": "true or false",
     "<class 'str'>": "text",
     "<class 'list'>": "a list, [..., ...]",
+    "<class 'tuple'>": "a list, [..., ...]",
+    "<class 'NoneType'>": "null",
+    "list[str]": "a list of texts, [..., ...]",
+    "tuple[int, int]": "a list of 2 whole numbers",
+    "dict[str, typing.Any]": "a mapping, {...: ...}",
     "<class 'dict'>": "a mapping, {...: ...}",
 }
+
+
+class PageLoader(yaml.SafeLoader):
+    """YAML in which a key may be given once only; the last one would win without a word."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen: set[str] = set()
+        for key, _ in node.value:
+            if key.value in seen:
+                raise yaml.constructor.ConstructorError(None, None, f"key {key.value!r} is given twice", key.start_mark)
+            seen.add(key.value)
+        return super().construct_mapping(node, deep)
 
 
 def read_page(path: str | Path) -> dict[str, Any]:
     """The mapping of a YAML page.
 
     Raises:
-        InputError: no such file, or not a YAML mapping.
+        InputError: no such file, not a YAML mapping, or a key given twice.
     """
     path = Path(path)
     if not path.is_file():
         near = difflib.get_close_matches(path.name, [p.name for p in path.parent.glob("*.yaml")], n=3)
         raise InputError(f"{path}: no such page" + (f": did you mean {', '.join(near)}?" if near else ""))
     try:
-        page = yaml.safe_load(path.read_text(encoding="utf-8"))
+        page = yaml.load(path.read_text(encoding="utf-8"), PageLoader)
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise InputError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from error
     if not isinstance(page, dict):
@@ -123,8 +141,20 @@ def make_run(
         run: PoseRun | SegRun = RUNS[task](**vars(parser.instantiate_classes(values)))
     except (ArgumentError, ValueError, TypeError) as error:
         raise InputError(f"{source}: {one_line(error)}") from error
-    check_values(flatten(asdict(run)), task, source)
+    found = flatten(asdict(run))
+    for key in (key for key, value in found.items() if value is None):
+        check_null(run, key, source)
+    check_values(found, task, source)
     return run
+
+
+def check_null(run: PoseRun | SegRun, key: str, source: str) -> None:
+    """Refuse a null that the key does not know; the parser takes it for any."""
+    *rooms, name = key.split(".")
+    holder = type(reduce(getattr, rooms, run))
+    kind = get_type_hints(holder)[name]
+    if type(None) not in get_args(kind):
+        raise InputError(f"{source}: {key} is null: give {in_words(str(kind))}, or leave it out")
 
 
 def check_options(overrides: Sequence[str], keys: Sequence[str], mend: str) -> None:
@@ -143,11 +173,21 @@ def one_line(error: Exception) -> str:
     text = " ".join(str(error).split()).removeprefix("error: ")
     found = re.fullmatch(r'Parser key "(.+?)": Expected an? (.+?)\. Got value: (.*)', text)
     if found is None:
+        found = re.fullmatch(r'Parser key "(.+?)": .* Subtypes: \[(.+)\] Errors: .* Given value: (.*)', text)
+    if found is None:
         return text
-    key, kind, value = found.groups()
+    key, kinds, value = found.groups()
+    wanted = [in_words(kind) for kind in re.split(r", (?=<class|\w+\[)", kinds)]
+    return f"{key} is {value!r}: give {' or '.join(wanted)}"
+
+
+def in_words(kind: str) -> str:
+    """A kind of value as the parser or Python calls it, in words."""
     choices = re.fullmatch(r"(?:typing\.)?Literal\[(.+)\]", kind)
-    wanted = "one of " + choices[1].replace("'", "") if choices else KINDS.get(kind, kind)
-    return f"{key} is {value!r}: give {wanted}"
+    if choices:
+        return "one of " + choices[1].replace("'", "")
+    several = re.fullmatch(r"tuple with (\d+) elements", kind)
+    return f"a list of {several[1]}" if several else KINDS.get(kind, kind)
 
 
 def load_page(path: str | Path, overrides: Sequence[str] = ()) -> PoseRun | SegRun:

@@ -185,6 +185,7 @@ def test_files_that_are_no_weights(tmp_path: Path, capsys: pytest.CaptureFixture
     (tmp_path / "cut.pth").write_bytes(whole.read_bytes()[:-200])
     (tmp_path / "empty.pth").write_bytes(b"")
     (tmp_path / "text.pth").write_text("hello")
+    (tmp_path / "page.pth").write_text("task: seg\nname: tiny\nseed: 0\n")
     (tmp_path / "cut.safetensors").write_bytes(b"\x10\x00\x00\x00\x00\x00\x00\x00{")
     save(tmp_path / "code.pth", {"x": Unsafe()})
     save(tmp_path / "list.pth", [torch.zeros(1)])
@@ -193,6 +194,7 @@ def test_files_that_are_no_weights(tmp_path: Path, capsys: pytest.CaptureFixture
         "absent.pth": "no such weights file: give a .pth",
         "cut.pth": "truncated or not a torch file",
         "empty.pth": "truncated or not a torch file",
+        "page.pth": "truncated or not a torch file",
         "text.pth": "truncated or not a torch file",
         "cut.safetensors": "not a safetensors file",
         "code.pth": "holds more than weights, or none",
