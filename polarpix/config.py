@@ -39,7 +39,8 @@ class BackboneConfig:
         frozen_stages: how many stages from the stem on are not trained and keep their batch statistics; 1 is the stem.
         freeze_norm: keep every batch-normalisation statistic of the backbone (for small batches).
         variant: whose arithmetic, where publishers compute otherwise with the same weights: own (timm's, as most do),
-            padded (MobileNetV2 of VainF's DeepLabV3+) or bgr (SimpleBaseline: blue first).
+            padded (MobileNetV2 of VainF's DeepLabV3+), bgr (SimpleBaseline: blue first) or bgr_caffe (its ResNets
+            of caffe style).
     """
 
     name: str = "resnet50"
@@ -50,7 +51,7 @@ class BackboneConfig:
     places: list[str] | None = None
     frozen_stages: int = 0
     freeze_norm: bool = False
-    variant: Literal["own", "padded", "bgr"] = "own"
+    variant: Literal["own", "padded", "bgr", "bgr_caffe"] = "own"
 
 
 @dataclass

@@ -180,7 +180,7 @@ PUBLISHERS: dict[str, Publisher] = {
         _POSE,
         "final_layer.weight",
         variant="bgr",
-        note="the published ones were trained on OpenCV's blue-green-red; those of caffe style compute otherwise",
+        note="the published ones were trained on OpenCV's blue-green-red; those of caffe style need bgr_caffe",
     ),
     "hrnet_pose": Publisher(
         "leoxiaobin/deep-high-resolution-net.pytorch or HuangJunJie2017/UDP-Pose",

@@ -7,6 +7,7 @@ from functools import partial
 from typing import Any
 
 from timm.models._efficientnet_blocks import InvertedResidual
+from timm.models.resnet import Bottleneck
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -54,7 +55,28 @@ def _to_bgr(module: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]
     return (values - mean) / std, *rest
 
 
-VARIANTS: dict[str, Callable[[nn.Module], None] | None] = {"own": None, "padded": pad_blocks, "bgr": blue_first}
+def blue_first_caffe(net: nn.Module) -> None:
+    """:func:`blue_first`, and every bottleneck takes its step in the first convolution, 1x1, instead of the 3x3 one.
+
+    Raises:
+        InputError: the network has no bottlenecks of a ResNet.
+    """
+    blocks = [module for module in net.modules() if isinstance(module, Bottleneck)]
+    if not blocks:
+        raise InputError("model.backbone.variant 'bgr_caffe' is for ResNets with bottlenecks only: set it to bgr")
+    for block in blocks:
+        first: Any = block.conv1
+        second: Any = block.conv2
+        first.stride, second.stride = second.stride, first.stride
+    blue_first(net)
+
+
+VARIANTS: dict[str, Callable[[nn.Module], None] | None] = {
+    "own": None,
+    "padded": pad_blocks,
+    "bgr": blue_first,
+    "bgr_caffe": blue_first_caffe,
+}
 
 
 def apply_variant(net: nn.Module, name: str) -> None:

@@ -516,11 +516,14 @@ def normalized(image: Tensor) -> Tensor:
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
-@pytest.mark.parametrize("wrapper", ["", "module."])
-def test_simple_baseline_on_blue_green_red(tmp_path: Path, wrapper: str) -> None:
+@pytest.mark.parametrize(("wrapper", "variant"), [("", "bgr_caffe"), ("module.", "bgr")])
+def test_simple_baseline_on_blue_green_red(tmp_path: Path, wrapper: str, variant: str) -> None:
     theirs = randomize(SimpleBaseline(Bottleneck, (3, 4, 6, 3), 5))
+    for block in theirs.modules():
+        if isinstance(block, Bottleneck) and variant == "bgr_caffe":
+            block.conv1.stride, block.conv2.stride = block.conv2.stride, (1, 1)
     file = save(tmp_path, theirs, wrapper, "state_dict" if wrapper else "")
-    ours = pose(backbone("resnet50", variant="bgr"), "deconv", file)
+    ours = pose(backbone("resnet50", variant=variant), "deconv", file)
     image = image_of(64, 96)
     assert_same(ours, theirs, normalized(image), normalized(image.flip(1)))
 

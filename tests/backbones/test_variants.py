@@ -32,6 +32,14 @@ def test_blue_first_is_opencv_s_order_under_the_constants_of_rgb() -> None:
         torch.testing.assert_close(one, expected, atol=1e-4, rtol=1e-4)
 
 
+def test_caffe_style_is_for_bottlenecks_alone() -> None:
+    with (
+        torch.device("meta"),
+        pytest.raises(InputError, match="'bgr_caffe' is for ResNets with bottlenecks only"),
+    ):
+        build("resnet18", "bgr_caffe")
+
+
 @pytest.mark.parametrize("variant", ["padded", "bgr"])
 def test_a_copy_keeps_its_variant(variant: str) -> None:
     network = build("mobilenetv2_035", variant)
@@ -49,5 +57,5 @@ def test_padded_is_for_mobilenetv2_alone(name: str) -> None:
 
 
 def test_unknown_variant() -> None:
-    with pytest.raises(InputError, match="variant is 'caffe': choose one of own, padded, bgr"):
+    with pytest.raises(InputError, match="variant is 'caffe': choose one of own, padded, bgr, bgr_caffe"):
         apply_variant(torch.nn.Identity(), "caffe")
