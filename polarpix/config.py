@@ -130,8 +130,7 @@ class PoseModelConfig:
 
     Args:
         backbone: the feature extractor.
-        weights: a file that fills the whole network, head included: one of the published checkpoints that
-            ``polarpix models --check`` knows, or a weights file of an own run; null for none.
+        weights: fills the whole network: a checkpoint that ``polarpix models --check`` knows, or an own run; or null.
         strict: refuse such a file unless it fills everything but inserted attention; false reports what it leaves.
         head: deconv (SimpleBaseline: 4x4 deconvolutions), or linear (HRNet: one 1x1 convolution on the finest map).
         head_channels: width of each deconvolution.
