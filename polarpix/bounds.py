@@ -119,18 +119,19 @@ def check_values(values: dict[str, Any], task: str, source: str) -> None:
         if any(number not in span for number in numbers):
             many = "every number " if isinstance(value, list | tuple) else ""
             raise InputError(f"{source}: {key} is {value}: {many}must be {span}")
-    if task == "pose":
-        check_pose(values, source)
+    for words, contradiction in CONTRADICTIONS[task](values).items():
+        if contradiction:
+            raise InputError(f"{source}: {words}")
 
 
-def check_pose(values: dict[str, Any], source: str) -> None:
-    """Refuse settings of a pose page that contradict each other: it would be open which of them the figures are for.
+def pose_contradictions(values: dict[str, Any]) -> dict[str, bool]:
+    """Settings of a pose page that contradict each other, so that it would be open which of them the figures are for.
 
-    Raises:
-        InputError: names both keys and the mend.
+    Returns:
+        What to say, naming both keys and the mend -> whether it is so.
     """
     codec, annotated = values["model.codec"], values["eval.boxes"] == "gt"
-    found = {
+    return {
         f"loss is {values['loss']!r} with model.codec {codec!r}: 'offset' and 'udp_offset' belong together": (
             (values["loss"] == "offset") != (codec == "udp_offset")
         ),
@@ -147,6 +148,25 @@ def check_pose(values: dict[str, Any], source: str) -> None:
             values["data.whole_image"] and not annotated
         ),
     }
-    for words, contradiction in found.items():
-        if contradiction:
-            raise InputError(f"{source}: {words}")
+
+
+def seg_contradictions(values: dict[str, Any]) -> dict[str, bool]:
+    """The same of a segmentation page; else the first validation would find them, or nobody."""
+    fused = values["model.head"] == "hierarchical_ocr"
+    coarse = values["data.coarse_classes"] is not None
+    return {
+        f"{key} is {values[key]} with model.head hierarchical_ocr, which fuses towards 1: list 1 as well": (
+            fused and 1 not in values[key]
+        )
+        for key in ("model.scales", "eval.scales")
+    } | {
+        "data.coarse_classes without data.coarse: name the split of the coarse labels": (
+            coarse and values["data.coarse"] is None
+        ),
+        "data.coarse_classes with data.uniform 0, which draws nothing by class: raise it, or leave the classes out": (
+            coarse and not values["data.uniform"]
+        ),
+    }
+
+
+CONTRADICTIONS = {"pose": pose_contradictions, "seg": seg_contradictions}
