@@ -16,9 +16,11 @@ from pytorch_lightning.callbacks import Callback, Checkpoint, ModelCheckpoint
 from pytorch_lightning.utilities import rank_zero_only
 
 from polarpix.engine.artifact import save_artifact, write_text
+from polarpix.errors import InputError
 from polarpix.images import write_image
 
 __all__ = [
+    "Divergence",
     "EpochSeed",
     "EvenBuffers",
     "LastValidation",
@@ -74,6 +76,20 @@ class EvenBuffers(Callback):
         if dist.is_available() and dist.is_initialized():
             for buffer in pl_module.buffers():
                 dist.broadcast(buffer, 0)
+
+
+class Divergence(Callback):
+    """Ends a training whose weights are no numbers any more, before they are measured or kept as the last ones."""
+
+    def on_validation_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        for name, tensor in pl_module.state_dict().items():
+            if tensor.is_floating_point() and not torch.isfinite(tensor).all():
+                raise InputError(
+                    f"{name.removeprefix('model.')} is not finite in epoch {trainer.current_epoch}, the training has "
+                    "diverged: lower optim.lr or set engine.clip, and choose another --name; the best weights are kept"
+                )
+
+    on_train_epoch_end = on_validation_epoch_start  # epochs without a validation
 
 
 class LastValidation(Callback):

@@ -29,6 +29,7 @@ from polarpix.backbones.insert import attention_blocks, convert_sync_batchnorm
 from polarpix.config import EngineConfig, PoseRun, SegRun
 from polarpix.engine.artifact import load_artifact, save_artifact
 from polarpix.engine.callbacks import (
+    Divergence,
     EpochSeed,
     EvenBuffers,
     LastValidation,
@@ -208,7 +209,7 @@ def training_callbacks(run: Run, data: Data, folder: Path) -> list[Callback]:
     ]
     if run.engine.ema:
         callbacks.append(EMAWeightAveraging(decay=run.engine.ema))
-    callbacks += [EvenBuffers(), MetricsTable(folder / "metrics.csv")]
+    callbacks += [EvenBuffers(), Divergence(), MetricsTable(folder / "metrics.csv")]
     callbacks += [checkpoints, WeightsFile(checkpoints, folder / "weights" / "best.safetensors"), last]
     return callbacks
 

@@ -170,6 +170,8 @@ def _check_results(results: Sequence[Mapping[str, Any]], images: set[int], K: in
             raise InputError(f"result {number} is of image_id {one['image_id']}, which {source} does not have")
         if len(one["keypoints"]) != 3 * K:
             raise InputError(f"result {number} has {len(one['keypoints'])} keypoint numbers; {K} sigmas need {3 * K}")
+        if not np.isfinite(one["score"]):
+            raise InputError(f"result {number} has the score {one['score']}: the network diverged, take other weights")
 
 
 def _silent(*_: object) -> None:

@@ -18,6 +18,7 @@ from polarpix.config import BackboneConfig, SegModelConfig, SegRun
 from polarpix.demo.figures import FIGURE_CLASSES
 from polarpix.engine.artifact import load_artifact
 from polarpix.engine.callbacks import (
+    Divergence,
     EpochSeed,
     EvenBuffers,
     LastValidation,
@@ -26,6 +27,7 @@ from polarpix.engine.callbacks import (
     StepClock,
     WeightsFile,
 )
+from polarpix.errors import InputError
 from polarpix.images import read_image
 
 
@@ -140,6 +142,22 @@ def test_epochs_draw_their_own_numbers() -> None:
     assert first == drawn(0, 7)
     assert first != drawn(1, 0)
     assert len({number for epoch in first for number in epoch}) == 9
+
+
+@pytest.mark.parametrize("every", [1, 9])
+def test_a_training_that_diverged_ends_with_a_line_and_keeps_what_was_good(tmp_path: Path, every: int) -> None:
+    class Diverging(Loop):
+        def training_step(self, batch: Tensor, index: int) -> Tensor:
+            return super().training_step(batch, index) * (1.0 if self.current_epoch < 2 else torch.nan)
+
+    last = ModelCheckpoint(dirpath=tmp_path, filename="last", save_on_train_epoch_end=True)
+    with pytest.raises(
+        InputError, match=r"^weight is not finite in epoch 2, the training has diverged"
+    ):
+        train(Diverging([0.5] * 5), [Divergence(), last], epochs=5, every=every)
+    kept = torch.load(tmp_path / "last.ckpt", weights_only=True)
+    assert kept["epoch"] == 1
+    assert torch.isfinite(kept["state_dict"]["model.weight"]).all()
 
 
 def test_the_clock_tells_waiting_from_working(tmp_path: Path) -> None:

@@ -161,6 +161,9 @@ def test_results_that_do_not_fit() -> None:
     short = coco_results([1], np.zeros((1, 3, 2)), np.ones((1, 3)), np.ones(1))
     with pytest.raises(InputError, match="result 0 has 9 keypoint numbers; 5 sigmas need 15"):
         evaluate_oks(truth, short, SIGMAS)
+    lost = coco_results([1], np.zeros((1, K, 2)), np.ones((1, K)), np.array([np.nan]))
+    with pytest.raises(InputError, match="result 0 has the score nan: the network diverged"):
+        evaluate_oks(truth, lost, SIGMAS)
     del truth["annotations"][0]["area"], truth["annotations"][0]["bbox"]
     with pytest.raises(InputError, match="neither area nor bbox"):
         evaluate_oks(truth, [], SIGMAS)
