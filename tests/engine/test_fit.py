@@ -126,6 +126,12 @@ def test_a_finished_run_stays_as_it_is(run_in: RunIn, tmp_path: Path) -> None:
     assert len(rows_of(again.folder)) == 1
 
 
+@pytest.mark.parametrize("task", ["pose", "seg"])
+def test_a_training_that_diverged_is_one_line(task: str, run_in: RunIn, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="the training has diverged"):
+        fit(run_in(task, tmp_path, "--optim.name=sgd", "--optim.lr=1e30", "--optim.warmup=0"))
+
+
 def test_what_is_validated_and_drawn_is_the_average(run_in: RunIn, tmp_path: Path) -> None:
     """Pictures before the averaged weights are swapped out, statistics made even after they are swapped in."""
     run = run_in("seg", tmp_path, "--engine.ema=0.5")
