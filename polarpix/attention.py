@@ -93,8 +93,8 @@ class EfficientAttention(nn.Module):
 class FlatSpatialGate(PolarizedSelfAttention):
     """Polarized self-attention whose spatial gate is 0.5 at every pixel: what is left if it has nothing to say.
 
-    ``scale * x*(g + 0.5)`` in parallel, ``scale * x*g*0.5`` in sequence; the parameters are those of the channel branch,
-    under the same names as beside a spatial one. ``gates`` gives None for the spatial gate.
+    ``scale * x*(g + 0.5)`` in parallel, ``scale * x*g*0.5`` in sequence. The parameters are those of the channel
+    branch, named as beside a spatial one. ``gates`` gives None for the spatial gate.
 
     Args:
         channels: C.

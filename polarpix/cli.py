@@ -29,10 +29,11 @@ BENCHES: dict[str, Callable[..., int]] = {
     "block": commands.bench_block,
     "model": commands.bench_model,
     "kernels": commands.bench_kernels,
+    "accuracy": commands.bench_accuracy,
 }
 # First word -> what its commands are about, and the commands.
 GROUPS: dict[str, tuple[str, Mapping[str, Callable[..., int]]]] = {
-    "bench": ("Measure time and memory of blocks, networks and kernels.", BENCHES),
+    "bench": ("Measure time and memory of blocks, networks and kernels, and what attention gains.", BENCHES),
 }
 
 ABOUT = "Keypoints and segmentation masks with polarized self-attention."

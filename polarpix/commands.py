@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from polarpix.engine.evaluate import Evaluation
 
 __all__ = [
+    "bench_accuracy",
     "bench_block",
     "bench_kernels",
     "bench_model",
@@ -297,6 +298,39 @@ def bench_kernels(static: bool = False, json: str = "") -> int:
     from polarpix.bench.kernels import kernels
 
     return kernels(static, json)
+
+
+def bench_accuracy(
+    config: str = "",
+    attention: str = "",
+    seeds: int = 3,
+    split: str = "",
+    jobs: int = 1,
+    json: str = "",
+    options: Sequence[str] = (),
+) -> int:
+    """Train a page with each attention and several seeds: mean, deviation, paired difference to none, and costs.
+
+    What is done is kept and not repeated: the same command goes on after an interruption.
+
+    Args:
+        config: the page, a YAML file; see configs/.
+        attention: comma list of rows of the shelf, or of one with an init as psa_s:identity; by default all; none is
+            always there.
+        seeds: how many, from the page's seed on.
+        split: val or test; by default test where the page names one.
+        jobs: trainings at once; each gets its share of the threads, and a GPU of its own where there are several.
+        json: FILE.json for the record; FILE.md and FILE.png go beside it. By default ablation.json beside the runs.
+    """
+    if not config:
+        raise InputError("bench accuracy needs --config PAGE: take one from configs/")
+    from polarpix.bench.accuracy import accuracy_settings
+    from polarpix.bench.accuracy import bench_accuracy as measure
+    from polarpix.pages import load_page
+
+    settings = accuracy_settings(load_page(config, options), attention, seeds, split, jobs)
+    print(measure(settings, json))
+    return 0
 
 
 def print_metrics(metrics: dict[str, float], first: str) -> None:

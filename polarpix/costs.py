@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from copy import deepcopy
 from functools import partial
 from math import prod
 from pathlib import Path
@@ -14,6 +15,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from polarpix.config import PoseRun, SegRun
 from polarpix.engine.adopt import page_labels
+from polarpix.engine.artifact import form_and_layout
 from polarpix.pages import load_page, read_page
 from polarpix.pose.model import build_pose_model
 from polarpix.psa import PolarizedSelfAttention
@@ -28,6 +30,7 @@ __all__ = [
     "page_costs",
     "page_outputs",
     "page_size",
+    "run_costs",
     "saved_by_collapse",
 ]
 
@@ -80,39 +83,54 @@ def page_size(run: PoseRun | SegRun) -> tuple[int, int]:
     return height, width
 
 
-def build_page(run: PoseRun | SegRun) -> nn.Module:
-    """The network of a page on the meta device, without weights, its attention conv by conv."""
+def build_page(run: PoseRun | SegRun, outputs: int | None = None) -> nn.Module:
+    """The network of a page on the meta device, without weights, its attention conv by conv.
+
+    Args:
+        run: the page; its weights and the implementation of its attention are changed to that.
+        outputs: keypoints or classes; null for :func:`page_outputs`.
+    """
     backbone = run.model.backbone
     run.model.weights = backbone.weights = None
     if backbone.attention.startswith("psa"):
         backbone.attention_options = backbone.attention_options | {"impl": "reference"}
+    outputs = page_outputs(run) if outputs is None else outputs
     with torch.device("meta"):
         if isinstance(run, PoseRun):
-            return build_pose_model(run.model, page_outputs(run))
-        return build_seg_model(run.model, page_outputs(run))
+            return build_pose_model(run.model, outputs)
+        return build_seg_model(run.model, outputs)
+
+
+def run_costs(run: PoseRun | SegRun, outputs: int | None = None) -> dict[str, int]:
+    """``params``, ``macs`` and ``macs_collapsed`` of a page's network; see :func:`page_costs`.
+
+    Args:
+        run: the page; it stays as it is.
+        outputs: keypoints or classes; null for :func:`page_outputs`.
+    """
+    network = build_page(deepcopy(run), outputs)
+    maps: list[tuple[PolarizedSelfAttention, Tensor]] = []
+    for block in network.modules():
+        if isinstance(block, PolarizedSelfAttention):
+            block.register_forward_pre_hook(lambda block, inputs: maps.append((block, inputs[0])))
+    params, macs = network_costs(network, page_size(run))
+    return {"params": params, "macs": macs, "macs_collapsed": macs - saved_by_collapse(maps)}
 
 
 def page_cost(path: Path) -> dict[str, Any]:
     """The row of one page; see :func:`page_costs`."""
     run = load_page(path)
-    network, size = build_page(run), page_size(run)
-    blocks = [module for module in network.modules() if isinstance(module, PolarizedSelfAttention)]
-    maps: list[tuple[PolarizedSelfAttention, Tensor]] = []
-    for block in blocks:
-        block.register_forward_pre_hook(lambda block, inputs: maps.append((block, inputs[0])))
-    params, macs = network_costs(network, size)
+    form, layout = form_and_layout(run)
     published = published_row(path)
     return {
         "page": str(path),
         "task": run.task,
         "backbone": run.model.backbone.name,
         "attention": run.model.backbone.attention,
-        "form": blocks[0].form if blocks else None,
-        "layout": blocks[0].layout if blocks else None,
-        "input": list(size),
-        "params": params,
-        "macs": macs,
-        "macs_collapsed": macs - saved_by_collapse(maps),
+        "form": form or None,
+        "layout": layout or None,
+        "input": list(page_size(run)),
+        **run_costs(run),
         "published": published.as_dict() if published else None,
     }
 

@@ -36,7 +36,7 @@ from polarpix.bench.timing import Candidate, Run, Samples, captured, find_device
 from polarpix.errors import InputError
 from polarpix.report import Section
 
-__all__ = ["ModelSettings", "bench_model", "measure_models", "model_settings"]
+__all__ = ["ModelSettings", "bench_model", "measure_models", "mixed", "model_settings", "state_bytes"]
 
 MODES = ("train", "infer", "onnx")
 VARIANTS = "none,se,psa_p:reference,psa_p:collapsed,psa_p:loops,psa_p:fused"

@@ -11,19 +11,24 @@ from PIL import Image, ImageDraw, ImageFont
 
 from polarpix.types import UInt8Array
 
-__all__ = ["Panel", "dot_plot"]
+__all__ = ["INK", "PAPER", "RULE", "SCALE", "SOFT", "Panel", "Pen", "color_of", "dot_plot"]
 
 Color = tuple[int, int, int]
 
-_PAPER, _INK, _SOFT, _RULE = (255, 255, 255), (29, 35, 48), (102, 112, 133), (228, 231, 236)
+PAPER, INK, SOFT, RULE = (255, 255, 255), (29, 35, 48), (102, 112, 133), (228, 231, 236)
 _COLORS: tuple[Color, ...] = (
     (37, 99, 235), (232, 89, 12), (43, 138, 62), (156, 54, 181), (201, 42, 42), (11, 114, 133), (92, 95, 102),
     (180, 120, 0),
 )  # fmt: skip
-_SCALE = 2  # drawn pixels per point
+SCALE = 2  # drawn pixels per point
 _ROW, _TOP, _BOTTOM, _GAP = 26, 30, 30, 14
 _WIDTH, _LEFT, _RIGHT = 620, 130, 24
 _STEPS = (1.0, 2.0, 5.0)
+
+
+def color_of(number: int) -> Color:
+    """The colour of a series by its place in the key; after eight they begin again."""
+    return _COLORS[number % len(_COLORS)]
 
 
 @dataclass(frozen=True)
@@ -58,14 +63,14 @@ def dot_plot(title: str, axis: str, panels: Sequence[Panel], mark: float = 1.0) 
     lines = [max(heights[i : i + columns]) + _GAP for i in range(0, len(panels), columns)]
     key = key_rows(names, columns * _WIDTH - 2 * _GAP)
     head = 54 + 20 * len(key)
-    image = Image.new("RGB", (columns * _WIDTH * _SCALE, (head + sum(lines)) * _SCALE), _PAPER)
+    image = Image.new("RGB", (columns * _WIDTH * SCALE, (head + sum(lines)) * SCALE), PAPER)
     pen = Pen(ImageDraw.Draw(image))
-    pen.text(_GAP, 20, title, _INK, 15, "lm")
-    pen.text(_GAP, 40, axis, _SOFT, 12, "lm")
+    pen.text(_GAP, 20, title, INK, 15, "lm")
+    pen.text(_GAP, 40, axis, SOFT, 12, "lm")
     for i, row in enumerate(key):
         for x, name in row:
-            pen.dot(_GAP + x + 5, 65 + 20 * i, _COLORS[names.index(name) % len(_COLORS)])
-            pen.text(_GAP + x + 15, 65 + 20 * i, name, _INK, 12, "lm")
+            pen.dot(_GAP + x + 5, 65 + 20 * i, color_of(names.index(name)))
+            pen.text(_GAP + x + 15, 65 + 20 * i, name, INK, 12, "lm")
     for i, panel in enumerate(panels):
         draw_panel(pen, panel, names, ticks, mark, (i % columns * _WIDTH, head + sum(lines[: i // columns])))
     return np.asarray(image)
@@ -78,16 +83,16 @@ class Pen:
     draw: ImageDraw.ImageDraw
 
     def text(self, x: float, y: float, text: str, color: Color, size: int, anchor: str) -> None:
-        font = ImageFont.load_default(size * _SCALE)
-        self.draw.text((x * _SCALE, y * _SCALE), text, fill=color, font=font, anchor=anchor)
+        font = ImageFont.load_default(size * SCALE)
+        self.draw.text((x * SCALE, y * SCALE), text, fill=color, font=font, anchor=anchor)
 
     def line(self, x0: float, y0: float, x1: float, y1: float, color: Color, width: int = 1) -> None:
-        ends = (x0 * _SCALE, y0 * _SCALE, x1 * _SCALE, y1 * _SCALE)
-        self.draw.line(ends, fill=color, width=width * _SCALE)
+        ends = (x0 * SCALE, y0 * SCALE, x1 * SCALE, y1 * SCALE)
+        self.draw.line(ends, fill=color, width=width * SCALE)
 
     def dot(self, x: float, y: float, color: Color, radius: float = 4.5) -> None:
-        box = ((x - radius) * _SCALE, (y - radius) * _SCALE, (x + radius) * _SCALE, (y + radius) * _SCALE)
-        self.draw.ellipse(box, fill=color, outline=_PAPER, width=1)
+        box = ((x - radius) * SCALE, (y - radius) * SCALE, (x + radius) * SCALE, (y + radius) * SCALE)
+        self.draw.ellipse(box, fill=color, outline=PAPER, width=1)
 
 
 def log_ticks(low: float, high: float) -> list[float]:
@@ -133,17 +138,17 @@ def draw_panel(
     def across(value: float) -> float:
         return left + (right - left) * math.log(value / ticks[0]) / math.log(ticks[-1] / ticks[0])
 
-    pen.text(left, origin[1] + 14, panel.title, _INK, 13, "lm")
+    pen.text(left, origin[1] + 14, panel.title, INK, 13, "lm")
     for tick in ticks:
-        pen.line(across(tick), top, across(tick), bottom, _RULE)
+        pen.line(across(tick), top, across(tick), bottom, RULE)
         if len(ticks) <= 12 or f"{tick:e}"[0] == "1":
-            pen.text(across(tick), bottom + 6, f"{tick:g}", _SOFT, 11, "mt")
-    pen.line(across(mark), top, across(mark), bottom, _SOFT, 2)
+            pen.text(across(tick), bottom + 6, f"{tick:g}", SOFT, 11, "mt")
+    pen.line(across(mark), top, across(mark), bottom, SOFT, 2)
     for i, label in enumerate(panel.rows):
         y = top + _ROW * (i + 0.5)
-        pen.line(left, y, right, y, _RULE)
-        pen.text(left - 10, y, label, _INK, 12, "rm")
+        pen.line(left, y, right, y, RULE)
+        pen.text(left - 10, y, label, INK, 12, "rm")
         for name in reversed(list(panel.series)):
             value = panel.series[name][i]
             if value is not None:
-                pen.dot(across(value), y, _COLORS[names.index(name) % len(_COLORS)])
+                pen.dot(across(value), y, color_of(names.index(name)))
