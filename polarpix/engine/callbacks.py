@@ -5,6 +5,8 @@ from __future__ import annotations
 import csv
 import io
 import json
+import signal
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -23,6 +25,7 @@ __all__ = [
     "Divergence",
     "EpochSeed",
     "EvenBuffers",
+    "Interruption",
     "LastValidation",
     "MetricsTable",
     "MovedFolder",
@@ -90,6 +93,39 @@ class Divergence(Callback):
                 )
 
     on_train_epoch_end = on_validation_epoch_start  # epochs without a validation
+
+
+class Interruption(Callback):
+    """Ends a training at its next batch where an interruption got lost.
+
+    Python ignores what is raised while objects are cleared away, as the loading processes are after every epoch.
+    It listens from the start of the first epoch: by then the trainer has noted the handlers that it puts back.
+    """
+
+    def __init__(self) -> None:
+        self.asked = self.listening = False
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        usual = signal.getsignal(signal.SIGINT) is signal.default_int_handler
+        if usual and threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGINT, self._hear)
+            self.listening = True
+
+    def _hear(self, number: int, frame: Any) -> None:
+        self.asked = True
+        raise KeyboardInterrupt
+
+    def on_train_batch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, index: int) -> None:
+        if self.asked:
+            raise KeyboardInterrupt
+
+    def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if self.listening:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+            self.listening = False
+
+    def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
+        self.on_fit_end(trainer, pl_module)
 
 
 class LastValidation(Callback):

@@ -32,6 +32,7 @@ from polarpix.engine.callbacks import (
     Divergence,
     EpochSeed,
     EvenBuffers,
+    Interruption,
     LastValidation,
     MetricsTable,
     MovedFolder,
@@ -200,6 +201,7 @@ def training_callbacks(run: Run, data: Data, folder: Path) -> list[Callback]:
         dirpath=folder / "checkpoints", filename="last", enable_version_counter=False, save_on_train_epoch_end=True
     )
     callbacks: list[Callback] = [
+        Interruption(),
         MovedFolder(folder),
         EpochSeed(run.seed),
         StepClock(),

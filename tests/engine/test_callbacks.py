@@ -1,7 +1,9 @@
 """What happens around the loop, seen on the smallest loop there is."""
 
+import contextlib
 import csv
 import multiprocessing
+import signal
 import warnings
 from pathlib import Path
 from typing import Any
@@ -21,6 +23,7 @@ from polarpix.engine.callbacks import (
     Divergence,
     EpochSeed,
     EvenBuffers,
+    Interruption,
     LastValidation,
     MetricsTable,
     MovedFolder,
@@ -144,6 +147,22 @@ def test_epochs_draw_their_own_numbers() -> None:
     assert len({number for epoch in first for number in epoch}) == 9
 
 
+def test_an_interruption_that_got_lost_is_heard_at_the_next_batch() -> None:
+    class Lost(Callback):
+        def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+            with contextlib.suppress(KeyboardInterrupt):  # as in a destructor
+                signal.raise_signal(signal.SIGINT)
+
+    task = Loop([0.0] * 5)
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    with pytest.raises((KeyboardInterrupt, SystemExit)):
+        train(task, [Interruption(), Lost()], epochs=5)
+    assert len([epoch for epoch in task.drawn if epoch]) == 1
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    train(Loop([0.0]), [Interruption()], epochs=1)
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
 @pytest.mark.parametrize("every", [1, 9])
 def test_a_training_that_diverged_ends_with_a_line_and_keeps_what_was_good(tmp_path: Path, every: int) -> None:
     class Diverging(Loop):
@@ -151,9 +170,7 @@ def test_a_training_that_diverged_ends_with_a_line_and_keeps_what_was_good(tmp_p
             return super().training_step(batch, index) * (1.0 if self.current_epoch < 2 else torch.nan)
 
     last = ModelCheckpoint(dirpath=tmp_path, filename="last", save_on_train_epoch_end=True)
-    with pytest.raises(
-        InputError, match=r"^weight is not finite in epoch 2, the training has diverged"
-    ):
+    with pytest.raises(InputError, match=r"^weight is not finite in epoch 2, the training has diverged"):
         train(Diverging([0.5] * 5), [Divergence(), last], epochs=5, every=every)
     kept = torch.load(tmp_path / "last.ckpt", weights_only=True)
     assert kept["epoch"] == 1
