@@ -116,18 +116,22 @@ def check_command(words: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     name = words[0]
     if name in ("--help", "--version"):
         return
-    assert name in COMMANDS, f"no command {name}"
+    table = COMMANDS
+    if name in GROUPS:
+        table, name = dict(GROUPS[name][1]), words[1]
+        monkeypatch.setitem(GROUPS, words[0], ("", table))
+    assert name in table, f"no command {name}"
     calls: list[dict[str, Any]] = []
 
-    @functools.wraps(COMMANDS[name])
+    @functools.wraps(table[name])
     def recorder(*positional: Any, **named: Any) -> int:
         calls.append(inspect.signature(recorder).bind(*positional, **named).arguments)
         return 0
 
-    monkeypatch.setitem(COMMANDS, name, recorder)
+    monkeypatch.setitem(table, name, recorder)
     assert run(words) == 0
     values = calls[0]
-    if name == "train":
+    if name in ("train", "accuracy"):
         pages = yaml_blocks()
         page = pages.get(values["config"]) or yaml.safe_load((ROOT / values["config"]).read_text())
         make_run(page, values["options"])

@@ -212,11 +212,12 @@ def run_row(job: Job) -> RunRow | None:
 def protocol_of(settings: AccuracySettings, lower: bool) -> dict[str, Any]:
     """What was compared, and how."""
     page = settings.page
+    start = page.model.weights or page.model.backbone.weights or "random weights"
     return {
         "page": page.name,
         "metric": f"{page.monitor} of {settings.split}, {'lower' if lower else 'higher'} is better",
         "weights": f"the epoch with the best {page.monitor} of val",
-        "network": f"{page.task}: {page.model.backbone.name}, start {page.model.backbone.weights}",
+        "network": f"{page.task}: {page.model.backbone.name}, from {start}",
         "seeds": sorted({job.seed for job in settings.jobs}),
         "training": f"{page.engine.epochs} epochs, batch {page.engine.batch_size}, {page.engine.precision}, one device",
         "optimiser": f"{page.optim.name}, lr {page.optim.lr:g}, that of attention times {page.optim.attention_lr:g}",

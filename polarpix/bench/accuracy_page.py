@@ -167,6 +167,7 @@ def sections(rows: Sequence[AccuracyRow], runs: Sequence[RunRow], metric: str, l
         page.append(Section("Costs", "", Table(head, cells)))
     if runs:
         names = [name for name in runs[0].metrics if all(name in run.metrics for run in runs)]
+        names.sort(key=lambda name: name != metric)
         listed: list[list[Cell]] = [
             [run.attention, run.seed, *(figure(run.metrics[name], 4) for name in names), run.folder] for run in runs
         ]

@@ -112,4 +112,5 @@ def draw_panel(pen: Pen, axis: str, found: Sequence[Point], names: Sequence[str]
             for end in ends_y:
                 pen.line(x - 4, end, x + 4, end, color, 2)
         pen.dot(x, y, color)
-        pen.text(x + 8, y - 8, point.name, color, 11, "lm")
+        inwards = x > x1 - 100  # names stay inside the picture
+        pen.text(x - 8 if inwards else x + 8, y - 8, point.name, color, 11, "rm" if inwards else "lm")
