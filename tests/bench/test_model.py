@@ -94,7 +94,14 @@ def test_an_inference_keeps_nothing_and_uses_running_statistics() -> None:
 def test_defaults() -> None:
     found = model_settings("cpu")
     assert found.networks == ("resnet50_pose", "hrnet_w32_pose", "mobilenetv2_seg")
-    assert [v.label for v in found.variants] == ["none", "se", "psa_p:reference", "psa_p:collapsed", "psa_p:loops", "psa_p:fused"]
+    assert [v.label for v in found.variants] == [
+        "none",
+        "se",
+        "psa_p:reference",
+        "psa_p:collapsed",
+        "psa_p:loops",
+        "psa_p:fused",
+    ]
     assert found.modes == ["train", "infer"]
     assert (found.dtype, found.memory_format, found.batch) == ("fp32", "channels_last", None)
     assert [v.label for v in model_settings("cpu", attention="se").variants] == ["none", "se"]
