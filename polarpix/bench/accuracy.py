@@ -18,7 +18,7 @@ from polarpix.attention import ATTENTION
 from polarpix.bench import accuracy_costs
 from polarpix.bench.accuracy_page import BASE, Costs, RunRow, sections, summarize
 from polarpix.bench.accuracy_plot import gain_plot, points
-from polarpix.bench.accuracy_run import Job, Variant, check_page, finished_record, make_job, perform, work
+from polarpix.bench.accuracy_run import Job, Variant, check_page, finished_record, flat_metrics, make_job, perform, work
 from polarpix.bench.record import Record, command_line, finished, machine, markdown, record_path, write_record
 from polarpix.config import PoseRun, SegRun
 from polarpix.engine.fit import LOWER_IS_BETTER, build_data
@@ -201,6 +201,7 @@ def run_row(job: Job) -> RunRow | None:
         attention=job.variant,
         seed=job.seed,
         metric=record["metrics"][job.page.monitor],
+        flat=(flat_metrics(job) or {}).get(job.page.monitor),
         metrics={name: value for name, value in record["metrics"].items() if "/" not in name},
         epochs=course.get("epochs"),
         step_ms=course.get("step_ms_median"),

@@ -53,6 +53,7 @@ class RunRow:
     attention: str
     seed: int
     metric: float  # the one the page is judged by
+    flat: float | None  # the same metric with the trained spatial gates set to 0.5; null where that means nothing
     metrics: dict[str, float]  # all of the whole split, without those of single classes or keypoints
     epochs: int | None
     step_ms: float | None  # median over the epochs of the training itself
@@ -130,15 +131,19 @@ def signed(value: float | None) -> str:
     return "–" if value is None else f"{'-' if value < 0 else '+'}{figure(abs(value))}"
 
 
+def difference_cells(apart: Difference | None) -> list[str]:
+    """Mean and interval of a difference."""
+    interval = "–" if apart is None or apart.low is None else f"{signed(apart.low)} .. {signed(apart.high)}"
+    return [signed(None if apart is None else apart.mean), interval]
+
+
 def sections(rows: Sequence[AccuracyRow], runs: Sequence[RunRow], metric: str, lower: bool) -> list[Section]:
     """The page: what each attention gains, what it costs, and every run."""
     better = "lower is better" if lower else "higher is better"
     gains: list[list[Cell]] = []
     for row in rows:
-        apart = row.difference
-        interval = "–" if apart is None or apart.low is None else f"{signed(apart.low)} .. {signed(apart.high)}"
-        mean = signed(None if apart is None else apart.mean)
-        gains.append([row.attention, len(row.seeds), figure(row.mean, 4), figure(row.deviation), mean, interval])
+        cells: list[Cell] = [row.attention, len(row.seeds), figure(row.mean, 4), figure(row.deviation)]
+        gains.append([*cells, *difference_cells(row.difference)])
     page = [
         Section(
             f"{metric}, {better}",
@@ -147,11 +152,21 @@ def sections(rows: Sequence[AccuracyRow], runs: Sequence[RunRow], metric: str, l
             Table(["attention", "seeds", "mean", "deviation", "difference", "95 percent interval"], gains),
         )
     ]
+    flat = {run.attention: None for run in runs if run.flat is not None}
+    if flat:
+        drops: list[list[Cell]] = []
+        for name in flat:
+            group = [run for run in runs if run.attention == name and run.flat is not None]
+            apart = difference({r.seed: r.flat or 0.0 for r in group}, {r.seed: r.metric for r in group})
+            drops.append([name, len(group), *difference_cells(apart)])
+        text = "Trained with the gate, evaluated with 0.5 at every pixel: difference to the same weights with the gate."
+        head = ["attention", "seeds", "difference", "95 percent interval"]
+        page.append(Section("Without the trained spatial gate", text, Table(head, drops)))
     costed = [(row.attention, row.costs) for row in rows if row.costs is not None]
     if costed:
         head = ["attention", "params, M", "mult-adds, G", "collapsed, G", "weights, MiB", "step, ms", "step ratio",
                 "memory, MiB"]  # fmt: skip
-        cells: list[list[Cell]] = [
+        counted: list[list[Cell]] = [
             [
                 name,
                 figure(cost.params / 1e6, 4),
@@ -164,7 +179,7 @@ def sections(rows: Sequence[AccuracyRow], runs: Sequence[RunRow], metric: str, l
             ]
             for name, cost in costed
         ]
-        page.append(Section("Costs", "", Table(head, cells)))
+        page.append(Section("Costs", "", Table(head, counted)))
     if runs:
         names = [name for name in runs[0].metrics if all(name in run.metrics for run in runs)]
         names.sort(key=lambda name: name != metric)

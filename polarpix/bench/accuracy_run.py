@@ -7,14 +7,14 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from copy import deepcopy
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from polarpix.config import PoseRun, SegRun
-from polarpix.engine.artifact import load_artifact
+from polarpix.engine.artifact import Artifact, load_artifact
 from polarpix.engine.evaluate import evaluate
 from polarpix.engine.fit import fit, run_folder
 from polarpix.errors import InputError
@@ -22,8 +22,22 @@ from polarpix.pages import flatten, load_page, page_text
 from polarpix.predict import artifact_run
 from polarpix.summary import write_evaluation, write_record, write_training
 
-__all__ = ["Job", "Variant", "check_page", "finished_record", "make_job", "perform", "record_file", "work"]
+__all__ = [
+    "FLAT",
+    "Job",
+    "Variant",
+    "check_page",
+    "finished_record",
+    "flat_metrics",
+    "flattened",
+    "make_job",
+    "perform",
+    "record_file",
+    "work",
+]
 
+# Block -> the same with a spatial gate of 0.5.
+FLAT = {"psa_p": "psa_p_flat", "psa_s": "psa_s_flat"}
 # Where and how fast a run is computed, not what: these may differ between two halves of an ablation.
 FREE = ("out", "engine.accelerator", "engine.workers", "engine.pictures")
 
@@ -126,8 +140,28 @@ def finished_record(job: Job) -> dict[str, Any] | None:
     return dict(record)
 
 
+def flat_metrics(job: Job) -> dict[str, float] | None:
+    """The metrics of a run evaluated with its spatial gates at 0.5; null where that was not done."""
+    path = flat_file(job)
+    return dict(json.loads(path.read_text(encoding="utf-8"))["metrics"]) if path.is_file() else None
+
+
+def flat_file(job: Job) -> Path:
+    """The record of that evaluation."""
+    return job.folder / "eval" / f"{job.split}_flat" / "record.json"
+
+
+def flattened(artifact: Artifact) -> Artifact:
+    """Trained weights of a block of FLAT without their spatial branch: every spatial gate is 0.5."""
+    run = deepcopy(artifact.run)
+    run["model"]["backbone"]["attention"] = FLAT[artifact.attention]
+    return replace(artifact, run=run, state={key: v for key, v in artifact.state.items() if ".spatial." not in key})
+
+
 def work(job: Job) -> None:
     """Train, or go on with a training, and evaluate: what `polarpix train` and `polarpix eval` leave behind.
+
+    A block of FLAT is evaluated once more with its spatial gates at 0.5.
 
     What they print is written to output.txt in the run folder.
 
@@ -138,9 +172,14 @@ def work(job: Job) -> None:
         fitted = fit(job.page, resume=True)
         write_training(job.page, fitted.folder, fitted.metrics, page_text(job.page))
         artifact = load_artifact(fitted.weights)
-        page = artifact_run(artifact, [f"--out={job.page.out}", f"--engine.accelerator={job.page.engine.accelerator}"])
-        found = evaluate(artifact, page, job.split)
+        options = [f"--out={job.page.out}", f"--engine.accelerator={job.page.engine.accelerator}"]
         command = f"polarpix eval {fitted.weights} --split {job.split}"
+        if artifact.attention in FLAT:
+            without = flattened(artifact)
+            page = artifact_run(without, options)
+            write_record(evaluate(without, page, job.split, 1), page, flat_file(job), f"{command}, spatial gate 0.5")
+        page = artifact_run(artifact, options)
+        found = evaluate(artifact, page, job.split)
         write_evaluation(found, record_file(job).parent, command)
         write_record(found, page, record_file(job), command)  # last: with it the run is done
 

@@ -78,6 +78,11 @@ def test_the_record_follows_from_the_runs(ablation: Path) -> None:
         assert kept["config"]["model"]["backbone"]["attention"] == run["attention"]
         assert "training" in kept
         assert (Path(run["folder"]) / "output.txt").is_file()
+        flat = Path(run["folder"]) / "eval/test_flat/record.json"
+        assert flat.is_file() == (run["attention"] == "psa_p") == (run["flat"] is not None)
+        if flat.is_file():
+            assert json.loads(flat.read_text())["config"]["model"]["backbone"]["attention"] == "psa_p_flat"
+            assert json.loads(flat.read_text())["metrics"]["mIoU"] == pytest.approx(run["flat"], rel=1e-4)
     none, psa = rows
     assert none["difference"] is None
     assert psa["mean"] == pytest.approx(statistics.mean(metric["psa_p", seed] for seed in (0, 1)), rel=1e-3)

@@ -9,7 +9,10 @@ from polarpix.bench.accuracy_page import Costs, Difference, RunRow, difference, 
 
 
 def run(attention: str, seed: int, metric: float) -> RunRow:
-    return RunRow(attention, seed, metric, {"mIoU": metric, "accuracy": 0.5}, 3, 1.0, "abc", f"runs/{attention}_{seed}")
+    flat = metric - 0.1 if attention == "psa_p" else None
+    return RunRow(
+        attention, seed, metric, flat, {"mIoU": metric, "accuracy": 0.5}, 3, 1.0, "abc", f"runs/{attention}_{seed}"
+    )
 
 
 RUNS = [
@@ -62,7 +65,7 @@ def test_a_row_for_each_attention() -> None:
 
 def test_the_page_says_gains_costs_and_runs() -> None:
     rows = summarize(RUNS, ["none", "psa_p", "se"], {"none": Costs(1_000_000, 2 * 10**9, 2 * 10**9)})
-    gains, costs, runs = sections(rows, RUNS, "mIoU", lower=False)
+    gains, flat, costs, runs = sections(rows, RUNS, "mIoU", lower=False)
     assert gains.title == "mIoU, higher is better"
     assert gains.table is not None
     assert gains.table.rows == [
@@ -70,6 +73,8 @@ def test_the_page_says_gains_costs_and_runs() -> None:
         ["psa_p", 3, "0.5200", "0.0265", "+0.0200", "-0.00484 .. +0.0448"],
         ["se", 1, "0.5100", "–", "-0.0100", "–"],
     ]
+    assert flat.table is not None
+    assert [row[:3] for row in flat.table.rows] == [["psa_p", 3, "-0.100"]]
     assert costs.table is not None
     assert costs.table.rows == [["none", "1.000", "2.000", "2.000", "–", "–", "–", "–"]]
     assert runs.table is not None

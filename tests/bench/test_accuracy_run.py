@@ -2,17 +2,19 @@
 
 import json
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
 
 from polarpix.backbones.insert import attention_blocks
-from polarpix.bench.accuracy_run import Job, Variant, check_page, finished_record, make_job, record_file
+from polarpix.bench.accuracy_run import Job, Variant, check_page, finished_record, flattened, make_job, record_file
 from polarpix.config import PoseRun, SegRun
-from polarpix.engine.artifact import write_text
+from polarpix.engine.artifact import Artifact, load_state, write_text
 from polarpix.errors import InputError
 from polarpix.pages import load_page, page_text
 from polarpix.seg.model import build_seg_model
+from polarpix.types import ClassTable
 
 WritePage = Callable[[str, Path], Path]
 
@@ -62,6 +64,21 @@ def test_a_run_is_done_when_its_record_is_there(job: Job) -> None:
         write_text(record_file(job), text)
         with pytest.raises(InputError, match="is no record of an evaluation: remove it"):
             finished_record(job)
+
+
+@pytest.mark.parametrize("name", ["psa_p", "psa_s"])
+def test_flattened_weights_are_those_of_the_flat_block(page: SegRun, name: str) -> None:
+    run = make_job(page, Variant(name), 0, "val").page
+    assert isinstance(run, SegRun)
+    run.model.backbone.attention_options = {}
+    state = build_seg_model(run.model, 3).state_dict()
+    artifact = Artifact("seg", asdict(run), ClassTable(("a", "b", "c"), ((0, 0, 0),) * 3), {}, "", state, "f")
+    found = flattened(artifact)
+    assert (found.attention, artifact.attention) == (f"{name}_flat", name)
+    run.model.backbone.attention = found.attention
+    flat = build_seg_model(run.model, 3)
+    load_state(flat, found)
+    assert len(found.state) < len(state)
 
 
 def test_a_run_of_another_page_is_refused(job: Job) -> None:
