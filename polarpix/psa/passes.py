@@ -28,7 +28,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd import forward_ad
 
-from polarpix.psa import collapsed, plain
+from polarpix.psa import collapsed, plain, vectors
 from polarpix.psa.collapsed import Weights
 from polarpix.psa.reference import wide
 
@@ -65,10 +65,12 @@ def attend(
         else:
             handed_on, (c, m, _) = x, hand.read(x, W_q, spatial is not None)
         m_u = m if collapses else None
-        if torch.is_grad_enabled():
-            g, u, beta = collapsed.vectors(c, m_u, x.dtype, form, layout, channel, spatial)
-        else:
+        if not torch.is_grad_enabled():
             g, u, beta = hand.vectors(x, c, m_u, form, layout, channel, spatial)
+        elif c is not None and m_u is not None and channel and spatial and vectors.takes(x, form, channel, spatial):
+            g, u, beta = vectors.paper_vectors(c, m_u, layout, channel, spatial)
+        else:
+            g, u, beta = collapsed.vectors(c, m_u, x.dtype, form, layout, channel, spatial)
         e = None
         if spatial is not None and m is not None and not collapses:
             t, W = collapsed.released_sequential_query(m, g, **spatial)
