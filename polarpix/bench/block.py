@@ -24,7 +24,7 @@ from polarpix.bench.record import (
     record_path,
     write_record,
 )
-from polarpix.bench.timing import Candidate, Run, captured, interleaved, on
+from polarpix.bench.timing import Candidate, Run, captured, interleaved, keep_freed_memory, on
 from polarpix.report import Section
 
 __all__ = ["bench_block", "measure_blocks"]
@@ -170,6 +170,7 @@ def measure_blocks(settings: BlockSettings, keep: Callable[[Record], None] = lam
         "device": str(settings.device),
         "dtype": settings.dtype,
         "limit": UNITS[settings.device.type],
+        "allocator": keep_freed_memory(),
         "samples": f"at most {ROUNDS}, in turns, {settings.seconds:g} s for each candidate, at least 3",
         "times": "milliseconds per call: median, low and high quartile; caches warm",
         "fwd": "forward without gradients, evaluation mode",

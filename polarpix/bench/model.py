@@ -32,7 +32,7 @@ from polarpix.bench.record import (
     record_path,
     write_record,
 )
-from polarpix.bench.timing import Candidate, Run, Samples, captured, find_device, interleaved, on
+from polarpix.bench.timing import Candidate, Run, Samples, captured, find_device, interleaved, keep_freed_memory, on
 from polarpix.errors import InputError
 from polarpix.report import Section
 
@@ -213,6 +213,7 @@ def measure_models(settings: ModelSettings, keep: Callable[[Record], None] = lam
         "device": str(settings.device),
         "dtype": settings.dtype if settings.dtype == "fp32" else f"{settings.dtype} by autocast, weights fp32",
         "memory format": settings.memory_format,
+        "allocator": keep_freed_memory(),
         "samples": f"{settings.rounds}, in turns",
         "train": "forward, loss, backward, AdamW step; milliseconds per step, median and quartiles",
         "infer": "forward in evaluation mode; milliseconds per batch, median and quartiles",

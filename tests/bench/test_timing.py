@@ -17,6 +17,7 @@ from polarpix.bench.timing import (
     fitted_exponent,
     geometric_mean,
     interleaved,
+    keep_freed_memory,
     paired_ratio,
     spread,
 )
@@ -149,3 +150,9 @@ def test_devices() -> None:
     for bad, words in (("gpu", "not one that torch knows"), ("meta", "cpu and cuda only"), ("cuda:99", "CUDA devices")):
         with pytest.raises(InputError, match=words):
             find_device(bad)
+
+
+def test_what_became_of_the_allocator_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert keep_freed_memory().startswith(("as it is", "freed memory kept"))
+    monkeypatch.setattr("polarpix.bench.timing.sys.platform", "darwin")
+    assert keep_freed_memory() == "as it is"
