@@ -30,9 +30,9 @@ __all__ = [
     "captured",
     "find_device",
     "fitted_exponent",
-    "keep_freed_memory",
     "geometric_mean",
     "interleaved",
+    "keep_freed_memory",
     "on",
     "paired_ratio",
     "spread",
@@ -150,8 +150,9 @@ def find_device(name: str) -> torch.device:
 
 
 def keep_freed_memory() -> str:
-    """Have the C library keep what is freed, as torch does on CUDA; else every map above 128 KiB may come from the system
-    anew, and its page faults cost more than the arithmetic on it. Gives what was done, for the record.
+    """Have the C library keep what is freed, as torch does on CUDA. Gives what was done, for the record.
+
+    Else every large map may come from the system anew, and its page faults cost more than the arithmetic on it.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
     trim, threshold = -1, -3  # M_TRIM_THRESHOLD, M_MMAP_THRESHOLD of malloc.h
