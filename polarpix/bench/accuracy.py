@@ -53,7 +53,7 @@ class AccuracySettings:
     @property
     def folder(self) -> Path:
         """Where all runs lie."""
-        return self.jobs[0].folder.parent.parent
+        return self.jobs[0].folder.parent
 
 
 def parse_variants(text: str) -> list[Variant]:
@@ -226,10 +226,17 @@ def protocol_of(settings: AccuracySettings, lower: bool) -> dict[str, Any]:
         "deviation": "of the metric over seeds, n - 1",
         "difference": "metric minus that without attention, same seed; 95 percent t interval of the mean",
         "mult-adds": "of one training crop, conv by conv; collapsed: as the block runs",
-        "step": "forward, loss, backward, update of the page's batch, in turns; milliseconds, median",
+        "step": "forward, loss, backward, update of the page's batch; milliseconds, median and quartiles",
+        "step ratio": "to the step without attention in the same round, median and quartiles",
         "memory": "weights, buffers, optimiser state, and the most one step allocates beside them",
         "jobs at once": settings.parallel,
     }
+
+
+def evaluation_protocol(jobs: Sequence[Job]) -> dict[str, Any]:
+    """What `polarpix eval` says about the first run that is done; the others were evaluated alike."""
+    record = next(filter(None, map(finished_record, jobs)), None)
+    return {key: value for key, value in (record or {}).get("protocol", {}).items() if key != "attention"}
 
 
 def measure_accuracy(settings: AccuracySettings, keep: Callable[[Record], None]) -> Record:
@@ -247,6 +254,7 @@ def measure_accuracy(settings: AccuracySettings, keep: Callable[[Record], None])
 
     def update(costs: dict[str, Costs]) -> None:
         tables["runs"] = [row for row in map(run_row, settings.jobs) if row is not None]
+        record.protocol["evaluation"] = evaluation_protocol(settings.jobs)
         tables["rows"] = summarize(tables["runs"], order, costs)
         finished(told, time.perf_counter() - started)
         keep(record)
@@ -290,5 +298,5 @@ def bench_accuracy(settings: AccuracySettings, json: str = "") -> str:
         write_record(record, title, page(record), shown, path)
 
     record = measure_accuracy(settings, keep)
-    files = ", ".join(str(path.with_suffix(suffix)) for suffix in (".json", ".md", ".png"))
+    files = ", ".join(str(path.with_suffix(s)) for s in (".json", ".md", ".png") if path.with_suffix(s).is_file())
     return f"{markdown(title, record, page(record))}\nruns: {settings.folder}\nrecord: {files}"

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import fmean, stdev
 
-from polarpix.bench.record import figure
+from polarpix.bench.record import figure, spread_text
 from polarpix.bench.timing import Spread
 from polarpix.report import Section, Table
 
@@ -33,7 +33,7 @@ class Costs:
         macs_collapsed: the same with the collapsed form of the block, which is what runs.
         weights_bytes: tensors of the weights file.
         step_ms: forward, loss, backward, update.
-        step_ratio: its median over that without attention.
+        step_ratio: over that without attention in the same round.
         memory_bytes: weights, buffers, optimiser state, and the most one step allocates beside them.
     """
 
@@ -42,7 +42,7 @@ class Costs:
     macs_collapsed: int
     weights_bytes: int | None = None
     step_ms: Spread | None = None
-    step_ratio: float | None = None
+    step_ratio: Spread | None = None
     memory_bytes: int | None = None
 
 
@@ -137,54 +137,79 @@ def difference_cells(apart: Difference | None) -> list[str]:
     return [signed(None if apart is None else apart.mean), interval]
 
 
+def gains_section(rows: Sequence[AccuracyRow], metric: str, lower: bool) -> Section:
+    """What each attention gains."""
+    table: list[list[Cell]] = [
+        [
+            row.attention,
+            len(row.seeds),
+            figure(row.mean, 4),
+            figure(row.deviation),
+            *difference_cells(row.difference),
+        ]
+        for row in rows
+    ]
+    return Section(
+        f"{metric}, {'lower' if lower else 'higher'} is better",
+        "Deviation: over seeds. Difference: to none with the same seed; its interval is the 95 percent t interval of "
+        "each row by itself, so of twenty rows without any effect one is expected to exclude 0.",
+        Table(["attention", "seeds", "mean", "deviation", "difference", "95 percent interval"], table),
+    )
+
+
+def flat_section(runs: Sequence[RunRow]) -> Section:
+    """What trained networks lose when their spatial gates are set to 0.5."""
+    table: list[list[Cell]] = []
+    for name in dict.fromkeys(run.attention for run in runs if run.flat is not None):
+        group = [run for run in runs if run.attention == name]
+        without = {run.seed: run.flat for run in group if run.flat is not None}
+        apart = difference(without, {run.seed: run.metric for run in group})
+        table.append([name, len(without), *difference_cells(apart)])
+    return Section(
+        "Without the trained spatial gate",
+        "Trained with the gate, evaluated with 0.5 at every pixel: difference to the same weights with the gate.",
+        Table(["attention", "seeds", "difference", "95 percent interval"], table),
+    )
+
+
+def costs_section(costed: Sequence[tuple[str, Costs]]) -> Section:
+    """What each network costs."""
+    table: list[list[Cell]] = [
+        [
+            name,
+            figure(cost.params / 1e6, 4),
+            figure(cost.macs / 1e9, 4),
+            figure(cost.macs_collapsed / 1e9, 4),
+            figure(None if cost.weights_bytes is None else cost.weights_bytes / 2**20, 4),
+            spread_text(cost.step_ms),
+            spread_text(cost.step_ratio),
+            figure(None if cost.memory_bytes is None else cost.memory_bytes / 2**20),
+        ]
+        for name, cost in costed
+    ]
+    head = ["attention", "params, M", "mult-adds, G", "collapsed, G", "weights, MiB", "step, ms", "step ratio",
+            "memory, MiB"]  # fmt: skip
+    return Section("Costs", "", Table(head, table))
+
+
+def runs_section(runs: Sequence[RunRow], metric: str) -> Section:
+    """Every run with the metrics that all have, the one judged by first."""
+    names = [name for name in runs[0].metrics if all(name in run.metrics for run in runs)]
+    names.sort(key=lambda name: name != metric)
+    table: list[list[Cell]] = [
+        [run.attention, run.seed, *(figure(run.metrics[name], 4) for name in names), run.folder] for run in runs
+    ]
+    return Section("Runs", "", Table(["attention", "seed", *names, "folder"], table))
+
+
 def sections(rows: Sequence[AccuracyRow], runs: Sequence[RunRow], metric: str, lower: bool) -> list[Section]:
     """The page: what each attention gains, what it costs, and every run."""
-    better = "lower is better" if lower else "higher is better"
-    gains: list[list[Cell]] = []
-    for row in rows:
-        cells: list[Cell] = [row.attention, len(row.seeds), figure(row.mean, 4), figure(row.deviation)]
-        gains.append([*cells, *difference_cells(row.difference)])
-    page = [
-        Section(
-            f"{metric}, {better}",
-            "Deviation: over seeds. Difference: to none with the same seed; its interval is the 95 percent t interval "
-            "of each row by itself, so of twenty rows without any effect one is expected to exclude 0.",
-            Table(["attention", "seeds", "mean", "deviation", "difference", "95 percent interval"], gains),
-        )
-    ]
-    flat = {run.attention: None for run in runs if run.flat is not None}
-    if flat:
-        drops: list[list[Cell]] = []
-        for name in flat:
-            group = [run for run in runs if run.attention == name and run.flat is not None]
-            apart = difference({r.seed: r.flat or 0.0 for r in group}, {r.seed: r.metric for r in group})
-            drops.append([name, len(group), *difference_cells(apart)])
-        text = "Trained with the gate, evaluated with 0.5 at every pixel: difference to the same weights with the gate."
-        head = ["attention", "seeds", "difference", "95 percent interval"]
-        page.append(Section("Without the trained spatial gate", text, Table(head, drops)))
+    page = [gains_section(rows, metric, lower)]
+    if any(run.flat is not None for run in runs):
+        page.append(flat_section(runs))
     costed = [(row.attention, row.costs) for row in rows if row.costs is not None]
     if costed:
-        head = ["attention", "params, M", "mult-adds, G", "collapsed, G", "weights, MiB", "step, ms", "step ratio",
-                "memory, MiB"]  # fmt: skip
-        counted: list[list[Cell]] = [
-            [
-                name,
-                figure(cost.params / 1e6, 4),
-                figure(cost.macs / 1e9, 4),
-                figure(cost.macs_collapsed / 1e9, 4),
-                figure(None if cost.weights_bytes is None else cost.weights_bytes / 2**20, 4),
-                figure(None if cost.step_ms is None else cost.step_ms.median),
-                figure(cost.step_ratio),
-                figure(None if cost.memory_bytes is None else cost.memory_bytes / 2**20),
-            ]
-            for name, cost in costed
-        ]
-        page.append(Section("Costs", "", Table(head, counted)))
+        page.append(costs_section(costed))
     if runs:
-        names = [name for name in runs[0].metrics if all(name in run.metrics for run in runs)]
-        names.sort(key=lambda name: name != metric)
-        listed: list[list[Cell]] = [
-            [run.attention, run.seed, *(figure(run.metrics[name], 4) for name in names), run.folder] for run in runs
-        ]
-        page.append(Section("Runs", "", Table(["attention", "seed", *names, "folder"], listed)))
+        page.append(runs_section(runs, metric))
     return page

@@ -42,9 +42,10 @@ def points(rows: Sequence[AccuracyRow], lower: bool) -> dict[str, list[Point]]:
             continue
         ends = (apart.low, apart.high)
         low, high = (None if e is None else -e for e in reversed(ends)) if lower else ends
+        time = costs.step_ratio
         axes = {
             "multiply-adds as they run, over those without attention": costs.macs_collapsed / base.macs_collapsed,
-            "time of a training step over that without attention": costs.step_ratio,
+            "time of a training step over that without attention": None if time is None else time.median,
         }
         for axis, cost in axes.items():
             if cost is not None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from copy import deepcopy
@@ -193,7 +194,10 @@ def output_to(path: Path) -> Iterator[None]:
 
 
 def perform(job: Job, threads: int, gpu: str | None, told: Any) -> None:
-    """:func:`work` in a process of its own; sends one line through the connection ``told`` if it cannot be done."""
+    """:func:`work` in a process of its own; sends one line through the connection ``told`` if it cannot be done.
+
+    What nobody foresaw ends in status 1, with its traceback in output.txt.
+    """
     if gpu is not None:
         os.environ["CUDA_VISIBLE_DEVICES"] = gpu  # before CUDA starts in this process, which then knows one device
     torch.set_num_threads(threads)
@@ -203,3 +207,7 @@ def perform(job: Job, threads: int, gpu: str | None, told: Any) -> None:
         told.send(str(error))
     except KeyboardInterrupt:
         told.send("")
+    except Exception:
+        with output_to(job.folder / "output.txt"):
+            traceback.print_exc()
+        raise SystemExit(1) from None

@@ -3,7 +3,10 @@
 import json
 import statistics
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
+from multiprocessing import Pipe
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -11,8 +14,8 @@ import torch
 
 from polarpix import cli
 from polarpix.bench import accuracy
-from polarpix.bench.accuracy import accuracy_settings, parse_variants, train_all
-from polarpix.bench.accuracy_run import Job, Variant, finished_record
+from polarpix.bench.accuracy import accuracy_settings, check_end, parse_variants, train_all, visible_gpus
+from polarpix.bench.accuracy_run import Job, Variant, finished_record, make_job
 from polarpix.errors import InputError
 from polarpix.pages import load_page
 
@@ -62,7 +65,8 @@ def words(page: Path, *more: str) -> list[str]:
 
 
 def record(page: Path) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads((page.parent / "runs" / "ablation" / "tiny" / "ablation.json").read_text())
+    path = page.parent / "runs" / "ablation" / "tiny" / "seg" / "ablation.json"
+    found: dict[str, Any] = json.loads(path.read_text())
     return found
 
 
@@ -93,9 +97,11 @@ def test_the_record_follows_from_the_runs(ablation: Path) -> None:
     assert psa["costs"]["params"] > none["costs"]["params"]
     assert psa["costs"]["macs"] > psa["costs"]["macs_collapsed"] > none["costs"]["macs"]
     assert psa["costs"]["weights_bytes"] > 4 * psa["costs"]["params"]
-    assert none["costs"]["step_ratio"] == 1.0
+    assert none["costs"]["step_ratio"]["median"] == 1.0
+    assert psa["costs"]["step_ratio"]["samples"] == psa["costs"]["step_ms"]["samples"] == 7
     assert psa["costs"]["memory_bytes"] > none["costs"]["memory_bytes"] > 2 * none["costs"]["weights_bytes"]
     assert found["protocol"]["metric"] == "mIoU of test, higher is better"
+    assert found["protocol"]["evaluation"]["images"] == 3
 
 
 def test_a_finished_ablation_trains_nothing(
@@ -161,3 +167,33 @@ def test_without_a_test_split_val_is_reported(write_page: WritePage, tmp_path: P
 def test_it_needs_a_page() -> None:
     with pytest.raises(InputError, match="needs --config PAGE"):
         cli.run(["bench", "accuracy"])
+
+
+@pytest.mark.parametrize(
+    ("line", "status", "error", "words"),
+    [
+        (None, 0, None, ""),
+        ("no such data", 0, InputError, "no such data"),
+        ("", 0, KeyboardInterrupt, ""),
+        (None, -9, InputError, "none_seed0: the training ended with status -9: see "),
+    ],
+)
+def test_how_a_process_ended(
+    write_page: WritePage, tmp_path: Path, line: str | None, status: int, error: Any, words: str
+) -> None:
+    job = make_job(load_page(write_page("seg", tmp_path)), Variant("none"), 0, "val")
+    heard, told = Pipe(duplex=False)
+    if line is not None:
+        told.send(line)
+    told.close()
+    with pytest.raises(error, match=words or None) if error else nullcontext():
+        check_end(SimpleNamespace(exitcode=status), heard, job)
+
+
+def test_gpus_are_handed_out_only_where_there_are_several(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    for count, names in ((0, []), (1, []), (2, ["0", "1"])):
+        monkeypatch.setattr(torch.cuda, "device_count", lambda count=count: count)
+        assert visible_gpus() == names
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,6")
+    assert visible_gpus() == ["4", "6"]

@@ -8,9 +8,10 @@ from typing import Any
 import pytest
 import torch
 
+from polarpix.bench import accuracy_costs
 from polarpix.bench.accuracy_costs import count, device_of, training_step
 from polarpix.bench.accuracy_run import Job, Variant, make_job
-from polarpix.engine.fit import build_data
+from polarpix.engine.fit import build_data, build_task
 from polarpix.errors import InputError
 from polarpix.pages import load_page
 
@@ -22,18 +23,30 @@ def job(request: pytest.FixtureRequest, write_page: WritePage, tmp_path: Path) -
     return make_job(load_page(write_page(request.param, tmp_path)), Variant("psa_p"), 0, "val")
 
 
-def test_a_step_is_the_one_of_the_training(job: Job) -> None:
+def test_a_step_is_the_one_of_the_training(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It updates the weights by the optimiser of the page, and leaves no gradient."""
     data: Any = build_data(job.page)
     batch = next(iter(data.train_dataloader()))
-    step, network, optimizer = training_step(job, data.labels, batch, torch.device("cpu"))
-    before = {name: value.detach().clone() for name, value in network.named_parameters()}
+    tasks: list[Any] = []
+
+    def built(*arguments: Any) -> Any:
+        tasks.append(build_task(*arguments))
+        return tasks[-1]
+
+    monkeypatch.setattr(accuracy_costs, "build_task", built)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # there is no trainer to report the loss to
-        step()
+        step = training_step(job, data.labels, batch, torch.device("cpu"))
+        network = tasks[0].model
+        before = {name: value.detach().clone() for name, value in network.named_parameters()}
+        step.run()
     assert network.training
     assert all(value.grad is None for value in network.parameters())
-    assert any(not torch.equal(value, before[name]) for name, value in network.named_parameters())
-    assert type(optimizer).__name__ == "AdamW"
+    moved = [name for name, value in network.named_parameters() if not torch.equal(value, before[name])]
+    assert len(moved) > len(before) / 2
+    size = 4 * sum(value.numel() for value in network.parameters())
+    assert step.state > 3 * size  # AdamW keeps two moments
+    assert step.peak > size  # the gradients
 
 
 def test_outputs_are_those_of_the_data(job: Job) -> None:

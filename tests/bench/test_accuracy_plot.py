@@ -6,10 +6,12 @@ import pytest
 from polarpix.bench.accuracy_page import AccuracyRow, Costs, Difference
 from polarpix.bench.accuracy_plot import Point, even_ticks, gain_plot, points
 from polarpix.bench.plot import SCALE, color_of
+from polarpix.bench.timing import Spread
 
+SAME, MORE = Spread(1.0, 1.0, 1.0, 7), Spread(1.5, 1.4, 1.6, 7)
 ROWS = [
-    AccuracyRow("none", [0, 1], 0.5, 0.1, None, Costs(1, 100, 100, step_ratio=1.0)),
-    AccuracyRow("se", [0, 1], 0.6, 0.1, Difference(0.1, -0.1, 0.3, 2), Costs(1, 100, 110, step_ratio=1.5)),
+    AccuracyRow("none", [0, 1], 0.5, 0.1, None, Costs(1, 100, 100, step_ratio=SAME)),
+    AccuracyRow("se", [0, 1], 0.6, 0.1, Difference(0.1, -0.1, 0.3, 2), Costs(1, 100, 110, step_ratio=MORE)),
     AccuracyRow("gc", [0], 0.4, None, Difference(-0.1, None, None, 1), Costs(1, 100, 120)),
     AccuracyRow("nl", [0], 0.4, None, None, Costs(1, 100, 120)),
 ]

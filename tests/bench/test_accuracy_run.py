@@ -1,14 +1,27 @@
 """The page and folder of one run, and how it is known to be done."""
 
 import json
+import os
 from collections.abc import Callable
 from dataclasses import asdict
+from multiprocessing import Pipe
 from pathlib import Path
 
 import pytest
+import torch
 
 from polarpix.backbones.insert import attention_blocks
-from polarpix.bench.accuracy_run import Job, Variant, check_page, finished_record, flattened, make_job, record_file
+from polarpix.bench import accuracy_run
+from polarpix.bench.accuracy_run import (
+    Job,
+    Variant,
+    check_page,
+    finished_record,
+    flattened,
+    make_job,
+    perform,
+    record_file,
+)
 from polarpix.config import PoseRun, SegRun
 from polarpix.engine.artifact import Artifact, load_state, write_text
 from polarpix.errors import InputError
@@ -89,3 +102,29 @@ def test_a_run_of_another_page_is_refused(job: Job) -> None:
     job.page.engine.epochs = 9
     with pytest.raises(InputError, match=r"se_seed7: trained with engine\.epochs 2, now it is 9: change it back"):
         check_page(job)
+
+
+def test_a_process_says_in_one_line_why_it_could_not(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(job: Job) -> None:
+        raise InputError("no such data")
+
+    def interrupted(job: Job) -> None:
+        raise KeyboardInterrupt
+
+    heard, told = Pipe(duplex=False)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    for does in (refused, interrupted):
+        monkeypatch.setattr(accuracy_run, "work", does)
+        perform(job, torch.get_num_threads(), "5", told)
+    assert (heard.recv(), heard.recv()) == ("no such data", "")
+    assert os.environ["CUDA_VISIBLE_DEVICES"] == "5"
+
+
+def test_a_crash_leaves_its_traceback_in_the_run_folder(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
+    def crashed(job: Job) -> None:
+        raise RuntimeError("out of everything")
+
+    monkeypatch.setattr(accuracy_run, "work", crashed)
+    with pytest.raises(SystemExit, match="1"):
+        perform(job, torch.get_num_threads(), None, None)
+    assert "RuntimeError: out of everything" in (job.folder / "output.txt").read_text()
