@@ -5,6 +5,7 @@ import csv
 import multiprocessing
 import signal
 import warnings
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -147,20 +148,40 @@ def test_epochs_draw_their_own_numbers() -> None:
     assert len({number for epoch in first for number in epoch}) == 9
 
 
-def test_an_interruption_that_got_lost_is_heard_at_the_next_batch() -> None:
+@pytest.fixture
+def handle() -> Iterator[Callable[[Any], Any]]:
+    """Sets what happens on SIGINT, and puts back what did: a process in the background of a script ignores it."""
+    before = signal.getsignal(signal.SIGINT)
+    yield lambda handler: signal.signal(signal.SIGINT, handler)
+    signal.signal(signal.SIGINT, before)
+
+
+def test_an_interruption_that_got_lost_is_heard_at_the_next_batch(handle: Callable[[Any], Any]) -> None:
     class Lost(Callback):
         def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
             with contextlib.suppress(KeyboardInterrupt):  # as in a destructor
                 signal.raise_signal(signal.SIGINT)
 
     task = Loop([0.0] * 5)
-    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    handle(signal.default_int_handler)
     with pytest.raises((KeyboardInterrupt, SystemExit)):
         train(task, [Interruption(), Lost()], epochs=5)
     assert len([epoch for epoch in task.drawn if epoch]) == 1
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
     train(Loop([0.0]), [Interruption()], epochs=1)
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_a_training_that_ignores_interruptions_still_does(handle: Callable[[Any], Any]) -> None:
+    class Interrupting(Callback):
+        def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+            signal.raise_signal(signal.SIGINT)
+
+    handle(signal.SIG_IGN)
+    task = Loop([0.0] * 2)
+    train(task, [Interruption(), Interrupting()], epochs=2)
+    assert len([epoch for epoch in task.drawn if epoch]) == 2
+    assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
 
 
 @pytest.mark.parametrize("every", [1, 9])
