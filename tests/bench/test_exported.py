@@ -67,3 +67,15 @@ def test_another_output_is_refused(runtime: SimpleNamespace, tmp_path: Path, fac
     runtime.factor = factor
     with pytest.raises(InputError, match="output differs"):
         exported(Double(), torch.ones(1, 3, 2, 2), tmp_path)
+
+
+def test_a_network_that_torch_itself_computes_badly_may_differ(runtime: SimpleNamespace, tmp_path: Path) -> None:
+    class Cancels(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return 2 * ((x + 2.0**22) - 2.0**22)  # in float32 a quarter is lost
+
+    runtime.factor = 2.2
+    exported(Cancels(), torch.full((1, 3, 2, 2), 1.25), tmp_path)
+    runtime.factor = 3.0
+    with pytest.raises(InputError, match=r"torch's by 2\.0e-01"):
+        exported(Cancels(), torch.full((1, 3, 2, 2), 1.25), tmp_path)
