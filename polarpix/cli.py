@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NoReturn
 
 from polarpix import commands
+from polarpix.bench import commands as bench
 from polarpix.errors import InputError
 
 __all__ = ["BENCHES", "COMMANDS", "GROUPS", "main"]
@@ -26,10 +27,10 @@ COMMANDS: dict[str, Callable[..., int]] = {
     "demo": commands.demo,
 }
 BENCHES: dict[str, Callable[..., int]] = {
-    "block": commands.bench_block,
-    "model": commands.bench_model,
-    "kernels": commands.bench_kernels,
-    "accuracy": commands.bench_accuracy,
+    "block": bench.block,
+    "model": bench.model,
+    "kernels": bench.kernels,
+    "accuracy": bench.accuracy,
 }
 # First word -> what its commands are about, and the commands.
 GROUPS: dict[str, tuple[str, Mapping[str, Callable[..., int]]]] = {

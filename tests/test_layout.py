@@ -48,6 +48,7 @@ TESTED_IN = {
     "config": "test_pages",
     "errors": "test_cli",
     "__main__": "test_cli",
+    "bench.commands": "test_cli",
     "chart": "test_report",
     "demo.body": "demo/test_figures",
     "demo.paint": "demo/test_figures",
