@@ -91,6 +91,9 @@ def _folder() -> Path:
     """Where compiled loops are kept; only the user's own, as code is loaded from it."""
     folder = Path(torch.hub.get_dir()).parent / "polarpix"
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    found = folder.stat()
+    if found.st_mode & 0o022 or (hasattr(os, "getuid") and found.st_uid != os.getuid()):
+        raise OSError(f"{folder}: others can write there: make it your own, chmod 700")
     return folder
 
 

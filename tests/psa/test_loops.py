@@ -278,6 +278,14 @@ def test_a_damaged_library_costs_only_the_speed(monkeypatch):
     assert not loops.takes(torch.randn(2, 16, 5, 7))
 
 
+@pytest.mark.usefixtures("_fresh")
+def test_no_code_is_loaded_from_a_folder_that_others_can_write_to(tmp_path):
+    (tmp_path / "polarpix").mkdir()
+    (tmp_path / "polarpix").chmod(0o777)
+    assert "others can write there" in loops.why_not()
+    assert not list((tmp_path / "polarpix").glob("*"))
+
+
 def test_a_compiler_that_hangs_is_an_absent_one(monkeypatch):
     def hang(*args, **kwargs):
         raise subprocess.TimeoutExpired("cc", 60)
