@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -116,10 +117,16 @@ def predict(
         out: folder for what is written.
         device: auto, cpu, cuda, cuda:1, ...
     """
-    from polarpix.predict import load
+    from polarpix.predict import PosePredictor, load
     from polarpix.predict_files import predict_files
 
     predictor = load(weights, device, options, config)
+    if isinstance(predictor, PosePredictor) and not boxes and not predictor.run.data.whole_image:
+        warnings.warn(
+            "no --boxes: every whole image is taken as the box of one instance, though the network learned from boxes: "
+            "give x,y,width,height or a COCO detection JSON",
+            stacklevel=1,
+        )
     done, failed = predict_files(predictor, source, boxes, Path(out), category)
     for line in failed:
         print(f"polarpix: {line}", file=sys.stderr)
