@@ -112,9 +112,37 @@ def demonstrations(records: dict[str, dict[str, Any]]) -> list[str]:
     return [*lines, *rows, ""] if rows else []
 
 
+def ablation(file: str, record: dict[str, Any]) -> list[str]:
+    """What each attention gained over seeds, and what it costs: a record of ``polarpix bench accuracy``."""
+    protocol, rows = record["protocol"], []
+    for one in record["tables"]["rows"]:
+        apart, costs = one["difference"], one["costs"] or {}
+        bounds = None if apart is None or apart["low"] is None else (apart["low"], apart["high"])
+        ratio, params = costs.get("step_ratio"), costs.get("params")
+        rows.append(
+            [
+                one["attention"],
+                str(len(one["seeds"])),
+                f"{one['mean']:.4f}",
+                "–" if one["deviation"] is None else f"{one['deviation']:.4f}",
+                "–" if apart is None else f"{apart['mean']:+.4f}",
+                "–" if bounds is None else f"{bounds[0]:+.4f} .. {bounds[1]:+.4f}",
+                "–" if params is None else f"{params / 1e6:.3f}",
+                "–" if ratio is None else f"{ratio['median']:.2f}",
+            ]
+        )
+    head = ["attention", "seeds", "mean", "deviation", "difference to none", "95 percent interval"]
+    head += ["params, M", "step time over none"]
+    said = f"{protocol['metric']}. {protocol['network']}; {protocol['training']}. `{record['command']}`: `{file}`."
+    return [f"### Attention on {protocol['page']}", "", said, "", *grid(head, rows)]
+
+
 def tables(records: dict[str, dict[str, Any]]) -> str:
     """Everything between the two marks."""
     lines = [line for task in METRICS for line in table(task, records)]
+    for file, record in records.items():
+        if record.get("kind") == "bench accuracy":
+            lines += ablation(file, record)
     lines += demonstrations(records) + checks(records)
     return "\n".join(lines or ["No run has been recorded yet.", ""])
 

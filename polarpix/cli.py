@@ -6,6 +6,7 @@ import argparse
 import difflib
 import errno
 import inspect
+import os
 import re
 import sys
 import warnings
@@ -212,6 +213,10 @@ def main() -> None:
     warnings.formatwarning = one_line_warning
     try:
         status = run(sys.argv[1:])
+        sys.stdout.flush()
+    except BrokenPipeError:  # whoever read the output, as head does, has enough
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115 # until the process ends
+        status = 141  # as shells report it
     except InputError as error:
         print(f"polarpix: {error}", file=sys.stderr)
         status = 2

@@ -4,6 +4,7 @@ import errno
 import functools
 import inspect
 import json
+import os
 import subprocess
 import sys
 import warnings
@@ -48,6 +49,16 @@ def test_help_imports_nothing_heavy(arguments: list[str]) -> None:
     assert done.returncode == 0, done.stderr
     assert done.stdout.endswith("heavy: []\n")
     assert done.stdout.startswith("0." if arguments == ["--version"] else "usage: polarpix")
+
+
+def test_a_reader_that_has_enough_ends_it_without_a_word() -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    done = subprocess.run(
+        [sys.executable, "-m", "polarpix", "--help"], stdout=writing, stderr=subprocess.PIPE, check=False
+    )
+    os.close(writing)
+    assert (done.returncode, done.stderr) == (141, b"")
 
 
 def test_the_package_runs_as_a_module() -> None:

@@ -121,6 +121,21 @@ def test_demonstrations_have_a_table_of_their_own(script: Any) -> None:
     assert [line.count("|") for line in text.splitlines() if line.startswith("|")] == [11, 11, 11]
 
 
+def test_ablations_have_a_table_each(script: Any) -> None:
+    protocol = {"metric": "mIoU of test", "network": "seg: net", "training": "3 epochs", "page": "a_page"}
+    none = {"attention": "none", "seeds": [0, 1], "mean": 0.5, "deviation": 0.01, "difference": None, "costs": None}
+    apart = {"mean": -0.0125, "low": -0.05, "high": 0.025, "seeds": 2}
+    costs = {"params": 2_590_000, "step_ratio": {"median": 1.066, "low": 1.0, "high": 1.1}}
+    psa = none | {"attention": "psa_p", "difference": apart, "costs": costs}
+    once = none | {"attention": "se", "seeds": [0], "deviation": None, "difference": apart | {"low": None}}
+    record = {"kind": "bench accuracy", "command": "polarpix bench accuracy", "protocol": protocol}
+    text = script.tables({"a.json": record | {"tables": {"rows": [none, psa, once]}}})
+    assert "| none | 2 | 0.5000 | 0.0100 | – | – | – | – |" in text
+    assert "| psa_p | 2 | 0.5000 | 0.0100 | -0.0125 | -0.0500 .. +0.0250 | 2.590 | 1.07 |" in text
+    assert "| se | 1 | 0.5000 | – | -0.0125 | – | – | – |" in text
+    assert "seg: net; 3 epochs. `polarpix bench accuracy`: `a.json`." in text
+
+
 def test_filling_twice_changes_nothing_more(script: Any, records: Path) -> None:
     page = f"before\n\n{script.BEGIN}\nold\n{script.END}\n\nafter\n"
     once = script.filled(page, script.tables(script.read_records(records)))
