@@ -15,7 +15,7 @@ from typing import Any, NoReturn
 
 from polarpix import commands
 from polarpix.bench import commands as bench
-from polarpix.errors import InputError
+from polarpix.errors import InputError, TerminatedError
 
 __all__ = ["BENCHES", "COMMANDS", "GROUPS", "main"]
 
@@ -41,7 +41,7 @@ GROUPS: dict[str, tuple[str, Mapping[str, Callable[..., int]]]] = {
 ABOUT = "Keypoints and segmentation masks with polarized self-attention."
 # What is wrong with the place that something should be written to.
 NO_PLACE = (
-    *(errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT),
+    *(errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.EFBIG),
     *(errno.EEXIST, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG),
 )
 HELP = ("-h", "--help", "help")
@@ -226,6 +226,9 @@ def main() -> None:
         place = error.filename or "a file"
         print(f"polarpix: {place}: {error.strerror}: make room, or choose another place", file=sys.stderr)
         status = 2
+    except TerminatedError as error:
+        print(f"polarpix: {error}", file=sys.stderr)
+        status = 143
     except KeyboardInterrupt:
         print("polarpix: interrupted; what was written is kept", file=sys.stderr)
         status = 130

@@ -101,6 +101,7 @@ class EngineConfig:
         strategy: auto or ddp.
         sync_batchnorm: share batch statistics between devices.
         workers: processes that load data.
+        skip_unreadable: pass over training samples that cannot be read, count and name them, instead of stopping.
         eval_every: epochs between two validations.
         pictures: predictions drawn at each validation.
         deterministic: refuse operations without a deterministic version.
@@ -119,6 +120,7 @@ class EngineConfig:
     strategy: Literal["auto", "ddp"] = "auto"
     sync_batchnorm: bool = False
     workers: int = 2
+    skip_unreadable: bool = False
     eval_every: int = 1
     pictures: int = 4
     deterministic: bool = False
@@ -161,8 +163,7 @@ class PoseDataConfig:
         val_images: its image folder.
         test_annotations: the same for the split reported; null if there is none.
         test_images: its image folder.
-        schema: keypoint schema YAML (names, flip pairs, skeleton, sigmas), relative to the working folder; null to take
-            what the JSON says.
+        schema: keypoint schema YAML, relative to the working folder; null to take what the JSON says.
         box_padding: factor on the box before it is fitted to the aspect ratio.
         whole_image: use the whole image as the box, for sets with one instance on every picture.
         scale: largest relative change of the crop's size.
@@ -252,8 +253,7 @@ class SegModelConfig:
 
     Args:
         backbone: the feature extractor.
-        weights: a file that fills the whole network, head included: one of the published checkpoints that
-            ``polarpix models --check`` knows, or a weights file of an own run; null for none.
+        weights: fills the whole network: a checkpoint that ``polarpix models --check`` knows, or an own run; or null.
         strict: refuse such a file unless it fills everything but inserted attention; false reports what it leaves.
         head: deeplabv3plus (published: plain 3x3 convolutions), deeplabv3plus_separable (depthwise separable ones), ocr
             (all maps from stride 4 on, object contexts), or hierarchical_ocr (that at several scales, fused by gates).

@@ -141,13 +141,20 @@ def check_place(path: str | Path) -> None:
         raise InputError(f"{path}: cannot be written, {nearest} takes no files: choose another place")
 
 
-def write_bytes(path: str | Path, data: bytes) -> None:
-    """Write a file whole or not at all: into a neighbour first, then renamed; missing folders are made."""
+def write_bytes(path: str | Path, data: bytes | memoryview, lasting: bool = False) -> None:
+    """Write a file whole or not at all: into a neighbour first, then renamed; missing folders are made.
+
+    A ``lasting`` one is on the disk before it takes the name, so that a power cut leaves it or its predecessor.
+    """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f".{path.name}.{uuid.uuid4().hex}.part")  # unique: several processes may write one name
     try:
-        part.write_bytes(data)
+        with part.open("wb") as file:
+            file.write(data)
+            if lasting:
+                file.flush()
+                os.fsync(file.fileno())
         os.replace(part, path)
     finally:
         part.unlink(missing_ok=True)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Protocol, TypeVar
 
 import numpy as np
 import torch
-from torch.utils.data import DataLoader, Sampler
+from torch import Tensor
+from torch.utils.data import DataLoader, Sampler, get_worker_info
 
 from polarpix.errors import InputError
 
@@ -27,6 +28,10 @@ class Keyed(Protocol[Item]):
 
     def __len__(self) -> int: ...
 
+    def file(self, key: Key) -> str:
+        """The picture of a sample, without reading it."""
+        ...
+
 
 def sample_rng(seed: int, key: Key) -> np.random.Generator:
     """The generator that augments one sample in one epoch of one run."""
@@ -41,15 +46,17 @@ class EpochSampler(Sampler[Key]):
     the same samples as step s of one process with batch b * world. Without ``shuffle`` every position is yielded
     exactly once over all ranks: nothing is repeated to make the ranks even, so a metric counts each sample once.
 
+    The first epoch that is asked for leaves out its first ``start`` samples of each rank: a resumed run has had them.
+
     Raises:
         InputError: fewer samples than ranks.
     """
 
-    def __init__(self, length: int, seed: int, shuffle: bool, rank: int = 0, world: int = 1) -> None:
+    def __init__(self, length: int, seed: int, shuffle: bool, rank: int = 0, world: int = 1, start: int = 0) -> None:
         if length < world:
             raise InputError(f"a split of {length} samples cannot be shared by {world} processes: use fewer devices")
         self.length, self.seed, self.shuffle, self.rank, self.world = length, seed, shuffle, rank, world
-        self.epoch = 0
+        self.epoch, self.start = 0, start
 
     def set_epoch(self, epoch: int) -> None:
         """Called by the trainer before each epoch, also after a resume."""
@@ -60,8 +67,9 @@ class EpochSampler(Sampler[Key]):
         if self.shuffle:
             order = np.random.default_rng([self.seed, self.epoch]).permutation(self.length)
             order = order[: self.length - self.length % self.world]
-        for position in order[self.rank :: self.world]:
-            yield self.epoch, int(position)
+        epoch, start, self.start = self.epoch, self.start, 0
+        for position in order[self.rank :: self.world][start:]:
+            yield epoch, int(position)
 
     def __len__(self) -> int:
         if self.shuffle:
@@ -69,23 +77,57 @@ class EpochSampler(Sampler[Key]):
         return len(range(self.rank, self.length, self.world))
 
 
+def shared(tensor: Tensor) -> Tensor:
+    """The tensor in memory that processes forked or started from this one share."""
+    tensor.share_memory_()  # type: ignore[no-untyped-call]
+    return tensor
+
+
 class Carrying:
     """A data set that hands an :class:`InputError` over as an item.
 
-    Raised in a loading process it would reach the user inside the text of a traceback.
+    Raised in a loading process it would reach the user inside the text of a traceback. Every loading process notes in
+    shared memory which sample it is at, so that one that dies can be told from the outside.
+
+    Args:
+        dataset: what is read.
+        workers: how many processes read.
+        skip: take the next readable sample in the place of one that cannot be read, and note it.
     """
 
-    def __init__(self, dataset: Keyed[Any]) -> None:
-        self.dataset = dataset
+    def __init__(self, dataset: Keyed[Any], workers: int = 0, skip: bool = False) -> None:
+        self.dataset, self.skip = dataset, skip
+        self.at = shared(torch.full((max(workers, 1), 2), -1))  # the key that each process is at
+        self.unreadable = shared(torch.zeros(len(dataset) if skip else 0, dtype=torch.bool))
 
     def __len__(self) -> int:
         return len(self.dataset)
 
     def __getitem__(self, key: Key) -> Any:
+        process = get_worker_info()
+        if process is not None:
+            self.at[process.id] = torch.tensor(key)
         try:
             return self.dataset[key]
         except InputError as error:
-            return error
+            return self.next_readable(key, error) if self.skip else error
+
+    def next_readable(self, key: Key, error: InputError) -> Any:
+        """The sample after one that cannot be read; the error itself where none can."""
+        epoch, position = key
+        self.unreadable[position] = True
+        for step in range(1, len(self)):
+            other = (position + step) % len(self)
+            if not self.unreadable[other]:
+                try:
+                    return self.dataset[epoch, other]
+                except InputError:
+                    self.unreadable[other] = True
+        return error
+
+    def file(self, position: int) -> str:
+        """The picture at a position of the data set."""
+        return self.dataset.file((0, position))
 
 
 class CarryingCollate:
@@ -102,11 +144,33 @@ class CarryingCollate:
 class Loader(DataLoader[Batch]):
     """A loader that raises, in the process of the reader, what :class:`Carrying` handed over."""
 
+    dataset: Carrying  # type: ignore[assignment]  # torch types the index as int; ours is a Key
+    processes: Sequence[Any] = ()  # that load at the moment
+
     def __iter__(self) -> Iterator[Batch]:  # type: ignore[override]  # torch promises a class of its own
-        for batch in super().__iter__():
+        batches = super().__iter__()
+        self.processes = getattr(batches, "_workers", ())
+        for batch in batches:
             if isinstance(batch, InputError):
                 raise batch
             yield batch
+
+    def lost(self) -> list[str]:
+        """What each loading process that died was reading: one line each."""
+        lines = []
+        for number, process in enumerate(self.processes):
+            if not process.is_alive() and process.exitcode:
+                how = f"signal {-process.exitcode}" if process.exitcode < 0 else f"status {process.exitcode}"
+                epoch, position = self.dataset.at[number].tolist()
+                told = (
+                    "before its first picture" if position < 0 else f"on {self.dataset.dataset.file((epoch, position))}"
+                )
+                lines.append(f"{told} ({how})")
+        return lines
+
+    def unreadable(self) -> list[str]:
+        """The pictures that were passed over so far."""
+        return [self.dataset.file(int(one)) for one in self.dataset.unreadable.nonzero()]
 
 
 def limit_threads(worker: int) -> None:
@@ -127,15 +191,29 @@ def build_loader(
     workers: int,
     rank: int = 0,
     world: int = 1,
+    start: int = 0,
+    skip: bool = False,
 ) -> Loader[Batch]:
     """A loader that shuffles and drops the last incomplete batch in training, and visits everything once otherwise.
+
+    Args:
+        dataset: what is read.
+        collate: samples to a batch.
+        seed: of the order.
+        training: shuffled, in whole batches.
+        batch_size: samples of this process's batch.
+        workers: loading processes; 0 for none.
+        rank: of this process.
+        world: how many processes share the samples.
+        start: batches that the first epoch leaves out, because a resumed run has had them.
+        skip: pass over training samples that cannot be read.
 
     Raises:
         InputError: fewer samples than processes; and, while it is read, whatever is wrong with a sample.
     """
-    sampler = EpochSampler(len(dataset), seed, training, rank, world)
+    sampler = EpochSampler(len(dataset), seed, training, rank, world, start * batch_size)
     return Loader(
-        Carrying(dataset),  # type: ignore[arg-type]  # torch types the index as int; ours is a Key
+        Carrying(dataset, workers, skip and training),  # type: ignore[arg-type]  # torch types the index as int
         batch_size=batch_size,
         sampler=sampler,
         num_workers=workers,

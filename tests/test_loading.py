@@ -27,6 +27,9 @@ class Numbers:
             raise InputError(f"{position}.png: image is damaged: save it again")
         return [epoch, position, sample_rng(3, key).random()]
 
+    def file(self, key: Key) -> str:
+        return f"{key[1]}.png"
+
 
 def collate(items: list[list[float]]) -> torch.Tensor:
     return torch.tensor(items, dtype=torch.float64)
@@ -92,9 +95,20 @@ def test_a_sample_is_random_in_its_epoch_and_position_alone() -> None:
     assert len({sample_rng(*key).random() for key in [(1, (2, 3)), (1, (3, 2)), (1, (2, 4)), (2, (2, 3))]}) == 4
 
 
-def loader(length: int, training: bool, workers: int, bad: tuple[int, ...] = ()) -> Loader[torch.Tensor]:
+def loader(
+    length: int, training: bool, workers: int, bad: tuple[int, ...] = (), start: int = 0, skip: bool = False
+) -> Loader[torch.Tensor]:
     return build_loader(
-        Numbers(length, bad), collate, seed=7, training=training, batch_size=4, workers=workers, rank=0, world=1
+        Numbers(length, bad),
+        collate,
+        seed=7,
+        training=training,
+        batch_size=4,
+        workers=workers,
+        rank=0,
+        world=1,
+        start=start,
+        skip=skip,
     )
 
 
@@ -123,3 +137,29 @@ def test_bad_input_reaches_the_reader_as_one_line(workers: int) -> None:
     with pytest.raises(InputError) as caught:
         next(batches)
     assert str(caught.value) == "5.png: image is damaged: save it again"
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_resumed_epoch_leaves_out_what_was_had(workers: int) -> None:
+    whole, rest = loader(22, True, 0), loader(22, True, workers, start=2)
+    for epoch in (3, 4):
+        for one in (whole, rest):
+            assert isinstance(one.sampler, EpochSampler)
+            one.sampler.set_epoch(epoch)
+        here, there = list(whole), list(rest)
+        left_out = 2 if epoch == 3 else 0  # the first epoch that is asked for, and no later one
+        assert len(here) == len(there) + left_out == 5
+        for a, b in zip(here[left_out:], there, strict=True):
+            np.testing.assert_array_equal(a.numpy(), b.numpy())
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_what_cannot_be_read_is_passed_over_only_when_asked_and_in_training(workers: int) -> None:
+    passing = loader(12, True, workers, bad=(4, 5, 11), skip=True)
+    found = torch.cat(list(passing))
+    assert sorted(found[:, 1].tolist()) == [0, 0, 1, 2, 3, 6, 6, 6, 7, 8, 9, 10]  # 4 and 5 became 6, 11 became 0
+    assert passing.unreadable() == ["4.png", "5.png", "11.png"]
+    with pytest.raises(InputError, match="4.png"):
+        list(loader(12, False, workers, bad=(4, 5, 11), skip=True))
+    with pytest.raises(InputError, match="image is damaged"):
+        list(loader(4, True, workers, bad=(0, 1, 2, 3), skip=True))

@@ -18,7 +18,7 @@ from polarpix.config import PoseRun, SegRun
 from polarpix.engine.artifact import Artifact, load_artifact
 from polarpix.engine.evaluate import evaluate
 from polarpix.engine.fit import fit, run_folder
-from polarpix.errors import InputError
+from polarpix.errors import InputError, TerminatedError
 from polarpix.pages import flatten, load_page, page_text
 from polarpix.predict import artifact_run
 from polarpix.summary import write_evaluation, write_record, write_training
@@ -207,6 +207,8 @@ def perform(job: Job, threads: int, gpu: str | None, told: Any) -> None:
         told.send(str(error))
     except KeyboardInterrupt:
         told.send("")
+    except TerminatedError:
+        raise SystemExit(143) from None
     except Exception:
         with output_to(job.folder / "output.txt"):
             traceback.print_exc()

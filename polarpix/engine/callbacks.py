@@ -135,6 +135,8 @@ class LastValidation(Callback):
         if trainer.current_epoch + 1 == trainer.max_epochs:
             trainer.check_val_every_n_epoch = 1
 
+    on_train_start = on_train_epoch_start  # a run that goes on in the midst of its last epoch does not start it
+
 
 class StepClock(Callback):
     """Logs the mean wait for data and the mean time of a step, apart, in milliseconds, and the seconds of an epoch."""
@@ -147,6 +149,8 @@ class StepClock(Callback):
         self.data = self.step = 0.0
         self.count = 0
         self.mark = self.begun = time.perf_counter()
+
+    on_train_start = on_train_epoch_start  # in the midst of an epoch, for a run that goes on there
 
     def on_train_batch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, index: int) -> None:
         now = time.perf_counter()

@@ -23,6 +23,7 @@ from pytorch_lightning.callbacks import (
 )
 from pytorch_lightning.loggers import TensorBoardLogger
 from pytorch_lightning.strategies import DDPStrategy, Strategy
+from pytorch_lightning.utilities.exceptions import SIGTERMException
 
 from polarpix.backbones.extract import is_hrnet
 from polarpix.backbones.insert import attention_blocks, convert_sync_batchnorm
@@ -40,9 +41,11 @@ from polarpix.engine.callbacks import (
     StepClock,
     WeightsFile,
 )
+from polarpix.engine.faults import FiniteLoss, LostWorker, Termination, Unreadable, peer_lost
+from polarpix.engine.folder import Presence, WholeFiles, held, missed
 from polarpix.engine.optim import build_optimizer, build_schedule
 from polarpix.engine.resume import prepare_folder
-from polarpix.errors import InputError
+from polarpix.errors import InputError, TerminatedError
 from polarpix.pose.task import PoseData, PoseTask
 from polarpix.seg.task import SegData, SegTask
 
@@ -171,7 +174,8 @@ def build_trainer(run: Run, folder: Path, callbacks: list[Callback], logger: Any
             num_sanity_val_steps=0,
             deterministic=engine.deterministic,
             use_distributed_sampler=False,
-            callbacks=[*callbacks, Bar()],
+            callbacks=[*callbacks, LostWorker(), Bar()],
+            plugins=[WholeFiles()],
             logger=logger,
             log_every_n_steps=1,
             enable_model_summary=False,
@@ -203,15 +207,20 @@ def training_callbacks(run: Run, data: Data, folder: Path) -> list[Callback]:
     callbacks: list[Callback] = [
         Interruption(),
         MovedFolder(folder),
+        Presence(folder),
+        FiniteLoss(folder / "checkpoints" / "last.ckpt"),
         EpochSeed(run.seed),
         StepClock(),
         LastValidation(),
         LearningRateMonitor(logging_interval="epoch"),
         Pictures(data, folder / "pictures", run.engine.pictures),
     ]
+    if run.engine.skip_unreadable:
+        callbacks.append(Unreadable())
     if run.engine.ema:
         callbacks.append(EMAWeightAveraging(decay=run.engine.ema))
     callbacks += [EvenBuffers(), Divergence(), MetricsTable(folder / "metrics.csv")]
+    callbacks += [Termination(data, folder / "checkpoints" / "last.ckpt")]
     callbacks += [checkpoints, WeightsFile(checkpoints, folder / "weights" / "best.safetensors"), last]
     return callbacks
 
@@ -239,13 +248,26 @@ def run_trainer(trainer: pl.Trainer, step: Callable[..., Any], *args: Any, **opt
     """Call ``trainer.fit``, ``validate`` or ``test``; an interruption stays a ``KeyboardInterrupt``.
 
     The trainer ends its work in order and then leaves the program without a word.
+
+    Raises:
+        TerminatedError: the process was asked to end.
+        InputError: a loading process died, or another process of the training.
     """
     try:
         step(*args, **options)
+    except SIGTERMException:
+        raise TerminatedError("asked to end, and ended in order: add --resume to go on") from None
     except SystemExit:
         if trainer.interrupted:
             raise KeyboardInterrupt from None
         raise
+    except RuntimeError as error:
+        callbacks: list[Callback] = getattr(trainer, "callbacks", [])
+        noted = next((one.line for one in callbacks if isinstance(one, LostWorker)), "")
+        line = noted or (peer_lost(error) if trainer.world_size > 1 else "")
+        if not line:
+            raise
+        raise InputError(line) from error
 
 
 def fit(run: Run, resume: bool = False) -> Fitted:
@@ -256,9 +278,15 @@ def fit(run: Run, resume: bool = False) -> Fitted:
         resume: continue from the last checkpoint if there is one; the result is that of an uninterrupted run.
 
     Raises:
-        InputError: the folder already holds a run and ``resume`` is false, or the page or its data are not in order.
+        InputError: the folder already holds a run and ``resume`` is false, another process trains in it, or the page or
+            its data are not in order.
+        TerminatedError: the process was asked to end.
     """
-    folder = run_folder(run)
+    with held(run_folder(run)):
+        return _fit(run, run_folder(run), resume)
+
+
+def _fit(run: Run, folder: Path, resume: bool) -> Fitted:
     pl.seed_everything(run.seed, workers=True, verbose=False)
     data = build_data(run)
     labels = data.labels
@@ -269,7 +297,8 @@ def fit(run: Run, resume: bool = False) -> Fitted:
     logger = TensorBoardLogger(save_dir=folder, name="", version="tensorboard")
     trainer = build_trainer(run, folder, training_callbacks(run, data, folder), logger)
     share_batchnorm(run, task, trainer)
-    run_trainer(trainer, trainer.fit, task, datamodule=data, ckpt_path=last, weights_only=False if last else None)
+    with missed(folder):
+        run_trainer(trainer, trainer.fit, task, datamodule=data, ckpt_path=last, weights_only=False if last else None)
     weights = folder / "weights" / "best.safetensors"
     if first_process() and not weights.exists():  # no epoch at all: the weights as they started
         save_artifact(weights, task.model.state_dict(), run, labels, task.results)

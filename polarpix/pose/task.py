@@ -49,6 +49,10 @@ class PoseCrops:
     def __len__(self) -> int:
         return len(self.dataset)
 
+    def file(self, key: Key) -> str:
+        """The picture of a crop."""
+        return str(self.dataset.images / self.dataset.instances[key[1]].file)
+
     def __getitem__(self, key: Key) -> Item:
         _, position = key
         crop, keypoints, visible, to_image = self.transform(self.dataset[position], sample_rng(self.seed, key))
@@ -75,6 +79,7 @@ class PoseData(pl.LightningDataModule):
         super().__init__()
         self.run = run
         self.datasets: dict[str, CocoKeypoints] = {}
+        self.start = 0  # batches of its first epoch that a resumed training has had
 
     def dataset(self, split: str) -> CocoKeypoints:
         """The data set of "train", "val" or "test".
@@ -112,6 +117,8 @@ class PoseData(pl.LightningDataModule):
             workers=self.run.engine.workers,
             rank=trainer.global_rank if trainer else 0,
             world=trainer.world_size if trainer else 1,
+            start=self.start if training else 0,
+            skip=self.run.engine.skip_unreadable,
         )
 
     def train_dataloader(self) -> DataLoader[PoseBatch]:

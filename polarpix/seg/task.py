@@ -57,12 +57,20 @@ class SegCrops:
     def __len__(self) -> int:
         return self.length
 
-    def __getitem__(self, key: Key) -> Item:
-        _, position = key
-        rng = sample_rng(self.seed, key)
-        focus = None
+    def drawn(self, key: Key, rng: np.random.Generator) -> tuple[int, int | None]:
+        """The picture that is read, and the class its crop is centred on, if any."""
         if self.uniform and rng.random() < self.uniform:
-            position, focus = draw_uniform(self.holders, rng)
+            return draw_uniform(self.holders, rng)
+        return key[1], None
+
+    def file(self, key: Key) -> str:
+        """The picture of a crop."""
+        position, _ = self.drawn(key, sample_rng(self.seed, key))
+        return str(self.dataset.files[position][0])
+
+    def __getitem__(self, key: Key) -> Item:
+        rng = sample_rng(self.seed, key)
+        position, focus = self.drawn(key, rng)
         image, label = self.transform(self.dataset[position], rng, focus)
         return image, label, position
 
@@ -81,6 +89,7 @@ class SegData(pl.LightningDataModule):
         super().__init__()
         self.run = run
         self.datasets: dict[str, SegDataset] = {}
+        self.start = 0  # batches of its first epoch that a resumed training has had
 
     def dataset(self, split: str) -> SegDataset:
         """The data set of "train", "val" or "test" (the page says which folder or list that is).
@@ -119,6 +128,8 @@ class SegData(pl.LightningDataModule):
             workers=self.run.engine.workers,
             rank=trainer.global_rank if trainer else 0,
             world=trainer.world_size if trainer else 1,
+            start=self.start if training else 0,
+            skip=self.run.engine.skip_unreadable,
         )
 
     def train_dataloader(self) -> DataLoader[SegBatch]:

@@ -1,0 +1,100 @@
+"""The folder of a run: one training at a time in it, checkpoints written whole, and missed when it is gone."""
+
+from __future__ import annotations
+
+import fcntl
+import io
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from lightning_fabric.plugins.io import TorchCheckpointIO
+from pytorch_lightning.callbacks import Callback
+from pytorch_lightning.utilities import rank_zero_only
+
+from polarpix.errors import InputError
+from polarpix.images import write_bytes
+
+__all__ = ["Presence", "WholeFiles", "held", "missed"]
+
+
+@contextmanager
+def held(folder: Path) -> Iterator[None]:
+    """Keep other trainings out of a run folder; of a training by several processes the first one does.
+
+    The lock is the operating system's: it goes with the process, however that ends.
+
+    Raises:
+        InputError: another process holds the folder.
+    """
+    if getattr(rank_zero_only, "rank", 0):  # as the launcher of the processes says
+        yield
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / ".lock"
+    with path.open("a+") as file:
+        try:
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # forked loading processes do not inherit this kind
+        except OSError as error:
+            file.seek(0)
+            other = file.read().strip() or "another process"
+            raise InputError(
+                f"{folder}: {other} is training in it: wait until it ends, or choose another --name"
+            ) from error
+        file.truncate(0)
+        file.write(f"process {os.getpid()} on {os.uname().nodename}\n")
+        file.flush()
+        yield
+
+
+class WholeFiles(TorchCheckpointIO):
+    """Writes a checkpoint whole or not at all, and says so when it cannot.
+
+    The trainer's own way passes over a folder that takes no files without a word.
+    """
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
+        content = io.BytesIO()
+        torch.save(checkpoint, content)
+        write_bytes(Path(path), content.getbuffer(), lasting=True)
+
+
+def gone(folder: Path) -> bool:
+    """Whether a run folder is not where its page was written."""
+    return not (folder / "config.yaml").is_file()
+
+
+@contextmanager
+def missed(folder: Path) -> Iterator[None]:
+    """Whatever fails because the run folder is gone ends in a line that says so.
+
+    Raises:
+        InputError: something failed, and the folder is gone.
+    """
+    try:
+        yield
+    except Exception as error:  # loggers and the trainer raise what they like
+        if gone(folder):
+            raise InputError(
+                f"{folder}: is gone or was moved while it was trained in: put it back and add --resume, or choose "
+                "another --out"
+            ) from error
+        raise
+
+
+class Presence(Callback):
+    """Ends a training whose folder was moved or removed, before it fills a new one with the rest of it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    @rank_zero_only
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if gone(self.folder):
+            raise FileNotFoundError(self.folder)
+
+    on_train_epoch_end = on_validation_end
