@@ -143,7 +143,7 @@ def test_markdown_has_tables_and_picture_files(tmp_path: Path) -> None:
     bars = {len(re.findall(r"(?<!\\)\|", line)) for line in rows}
     assert bars == {3, 4}  # two or three columns, whatever the text holds
     links = re.findall(r"\]\(<([^>]+)>\)", text)
-    assert links == ["r_pictures/000.png", "r_pictures/001.png"]
+    assert links == ["r_pictures/000.png", "r_pictures/001.jpg"]  # photographs as JPEG
     np.testing.assert_array_equal(read_image(tmp_path / "deep" / links[0]), FLAT)
     assert "## Conditions" in text
 
