@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 
@@ -28,7 +28,7 @@ class Curves:
     """
 
     title: str
-    series: dict[str, Points]
+    series: Mapping[str, Points]
     x_label: str = "epoch"
 
 

@@ -45,6 +45,7 @@ class Findings:
 
     Args:
         score_name: what the score of a sample is.
+        score_text: what that means, in a sentence.
         sections: tables, curves and matrices for the page.
         samples: all of the split, in the order of the data set.
         shown: position of a sample -> truth and prediction side by side [H, W, 3].
@@ -53,6 +54,7 @@ class Findings:
     """
 
     score_name: str = ""
+    score_text: str = ""
     sections: Sequence[Section] = ()
     samples: Sequence[Sample] = ()
     shown: dict[int, UInt8Array] = field(default_factory=dict)

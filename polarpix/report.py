@@ -66,6 +66,7 @@ class Share(float):
 Value = str | int | float | bool | Change | None
 
 _LONG = 24  # letters of a word that may be broken
+_LONG_HEAD = 14  # the same in the heading of a column
 _LARGE = 40_000  # bytes of a PNG: photographs above, so that a page of them stays small enough to send
 
 
@@ -147,6 +148,8 @@ def shown(value: Value, even: bool = False) -> str:
             return "–"
         if abs(value) >= 10000:
             return f"{value:,.0f}"
+        if even and (value == 0 or 0.01 <= abs(value) < 1):
+            return f"{value:.4f}"
         return f"{value:#.4g}" if even else f"{value:.4g}"
     return str(value)
 
@@ -308,7 +311,7 @@ def _html_section(section: Section, i: int) -> str:
         parts.append(f'<p class="alert">{escape(section.alert)}</p>')
     parts += [f"<p>{escape(block)}</p>" for block in _paragraphs(section.text)]
     if section.table:
-        head = "".join(f"<th>{escape(header)}</th>" for header in section.table.headers)
+        head = "".join(_head(header) for header in section.table.headers)
         rows = "".join(f"<tr>{''.join(_cell(value) for value in row)}</tr>" for row in section.table.rows)
         parts.append(f'<div class="wide"><table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table></div>')
     charts = [*map(svg, section.curves), *map(bars_svg, section.bars)]
@@ -319,6 +322,11 @@ def _html_section(section: Section, i: int) -> str:
         figures = "".join(_figure(*picture, section.columns) for picture in section.pictures)
         parts.append(f'<div class="pictures c-{section.columns}">{figures}</div>')
     return "".join([*parts, "</section>"])
+
+
+def _head(header: str) -> str:
+    long = " class=long" if any(len(word) > _LONG_HEAD for word in header.split()) else ""
+    return f"<th{long}>{escape(header)}</th>"
 
 
 def _cell(value: Value) -> str:

@@ -26,9 +26,9 @@ font-variant-numeric:tabular-nums;overflow-wrap:anywhere}
 .label{color:var(--soft);font-size:.88rem}
 section{padding:1.4rem 1.5rem;margin:0 0 1.2rem;scroll-margin-top:1rem}
 .alert{border-left:4px solid var(--bad);color:var(--bad);padding:.1rem 0 .1rem .9rem;font-weight:550;max-width:none}
-.wide{overflow-x:auto}table{border-collapse:collapse;width:100%;font-size:.92rem}
+.wide{overflow-x:auto}.wide+.wide{margin-top:1rem}table{border-collapse:collapse;width:100%;font-size:.92rem}
 th,td{text-align:left;padding:.36rem .8rem .36rem 0;border-bottom:1px solid var(--rule);vertical-align:top}
-td{overflow-wrap:break-word}.long{overflow-wrap:anywhere}
+td{overflow-wrap:break-word}.long{overflow-wrap:anywhere}th.long{min-width:6em}
 thead th{color:var(--soft);font-weight:550}tbody tr:last-child td{border-bottom:0}
 .number{font-variant-numeric:tabular-nums}
 .up{color:var(--good)}.down{color:var(--bad)}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import re
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from itertools import zip_longest
 from pathlib import Path
 from statistics import median
@@ -19,7 +19,7 @@ from polarpix.errors import InputError
 from polarpix.findings import BEST, SPREAD, WORST, Findings
 from polarpix.images import read_image, write_image
 from polarpix.pages import load_page
-from polarpix.report import Report, Section, Table, plain, shown, write_html, write_markdown
+from polarpix.report import Report, Section, Table, Value, plain, shown, write_html, write_markdown
 
 __all__ = [
     "evaluation_record",
@@ -37,7 +37,8 @@ def write_evaluation(found: Evaluation, folder: Path, command: str) -> None:
     """Write report.html, report.md, samples.json with pictures/ and, for pose, the COCO results.json."""
     report = evaluation_report(found, command)
     write_html(report, folder / "report.html")
-    write_markdown(report, folder / "report.md")
+    words = [section for section in report.sections if not section.pictures]
+    write_markdown(replace(report, sections=words), folder / "report.md")  # the pictures lie beside it
     write_samples(found.findings, folder)
     if found.task == "pose":
         write_text(folder / "results.json", json.dumps(found.results))
@@ -47,10 +48,12 @@ def evaluation_report(found: Evaluation, command: str) -> Report:
     """The page of an evaluation: its figures, their protocol, tables and curves, pictures with their own scores."""
     more = found.findings
     main = [(name, None if value == -1 else value) for name, value in found.metrics.items() if "/" not in name]
-    each = [[name, value] for name, value in found.metrics.items() if "/" in name]
+    each: list[list[Value]] = [[name, value] for name, value in found.metrics.items() if "/" in name]
     rows = [[name, short(value)] for name, value in found.protocol.items()]  # the record has the whole hashes
     half = (len(rows) + 1) // 2
-    pairs = [[*left, *right] for left, right in zip_longest(rows[:half], rows[half:], fillvalue=["", ""])]
+    pairs: list[list[Value]] = [
+        [*left, *right] for left, right in zip_longest(rows[:half], rows[half:], fillvalue=["", ""])
+    ]
     sections = [Section("Protocol", PROTOCOL, table=Table(["setting", "value", "setting", "value"], pairs))]
     sections += more.sections
     run_folder = Path(str(found.conditions["weights"])).resolve().parent.parent
@@ -88,7 +91,10 @@ def picture_sections(found: Evaluation) -> list[Section]:
             score = "" if sample.score is None else f"{more.score_name} {sample.score:.3f} · "
             pictures.append((f"{score}{sample.name}", more.shown[position]))
         side = "Left the annotation, right the network."
-        sections.append(Section(title, f"{text} {side}", pictures=pictures, columns=3 if found.task == "pose" else 2))
+        explained = "" if sections else f" {more.score_text}"
+        sections.append(
+            Section(title, f"{text} {side}{explained}", pictures=pictures, columns=3 if found.task == "pose" else 2)
+        )
     if not sections:
         sections.append(
             Section("Truth and prediction", pictures=[("left the annotation, right the network", found.picture)])

@@ -56,13 +56,13 @@ def pose_findings(
         groups = {SPREAD: spread(len(dataset), pictures)}
         samples = [Sample(one.file, None, one.instance_id) for one in dataset.instances]
         shown = draw_instances(run, dataset, keypoints, groups)
-        return Findings("OKS", (), samples, shown, groups)
+        return Findings("OKS", samples=samples, shown=shown, groups=groups)
     truth, points, trouble = dataset, keypoints, ""
     if run.eval.boxes != "gt":
         try:
             truth = CocoKeypoints(dataset.annotations, dataset.images, schema=dataset.schema)
         except InputError as error:  # the metrics are there already and must not be lost
-            return Findings("OKS", [Section("Keypoints", alert=f"no tables: {error}")])
+            return Findings("OKS", sections=[Section("Keypoints", alert=f"no tables: {error}")])
         points = match_results(truth, results)
         lonely = int(np.isnan(points).all(axis=(1, 2)).sum())
         trouble = f" {lonely} of {len(truth)} instances have no prediction; it counts as wrong, and in no mean error."
@@ -74,6 +74,7 @@ def pose_findings(
     groups = choose(scores, keep) | {SPREAD: spread(len(truth), pictures)}
     return Findings(
         score_name="OKS",
+        score_text="The OKS of an instance is the mean similarity of its labelled keypoints.",
         sections=[
             keypoint_section(each, run, trouble),
             Section(
@@ -160,7 +161,9 @@ def place_sections(pairs: Pairs, schema: KeypointSchema) -> list[Section]:
         [schema.names[a], schema.names[b], "yes" if schema.flip_order[a] == b else "", count, Share(shares[a, b])]
         for count, a, b in sorted(pairs_found, reverse=True)[:12]
     ]
-    told = [[word, int(count), Share(int(count) / max(total, 1))] for word, count in zip(KINDS, kinds, strict=True)]
+    told: list[list[Value]] = [
+        [word, int(count), Share(int(count) / max(total, 1))] for word, count in zip(KINDS, kinds, strict=True)
+    ]
     return [
         Section(
             "Kinds of errors",

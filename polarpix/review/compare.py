@@ -160,7 +160,7 @@ def sample_sections(runs: Sequence[Evaluated]) -> list[Section]:
                     table=Table(["file", "instance", first.label, other.label, "difference"], rows),
                 )
             )
-    pictures = []
+    pictures: list[tuple[str, UInt8Array]] = []
     for key in shared:
         rows_of = [one.samples[key] for one in runs]
         if len(pictures) < DRAWN and all("picture" in row for row in rows_of):

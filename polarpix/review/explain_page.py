@@ -14,7 +14,7 @@ from polarpix.review.explain import BlockGates, View
 from polarpix.sheet import PAPER
 from polarpix.types import UInt8Array
 
-__all__ = ["explain_report", "gate_picture", "summary_lines"]
+__all__ = ["explain_report", "gate_picture", "short_names", "summary_lines"]
 
 WIDE = 280  # pixels of a picture on the page
 STRIP = 44  # height of the channel strip
@@ -44,6 +44,9 @@ def explain_report(
         facts: what the page depends on.
     """
     flat = [block for block in blocks if block.constant(threshold)]
+    names = short_names([block.name for block in blocks])
+    kinds = {block.kind for block in blocks}
+    same = f" All blocks are {blocks[0].kind}." if len(kinds) == 1 else ""
     sections = [
         Section(
             "Which gates are constant",
@@ -53,14 +56,14 @@ def explain_report(
         Section(
             "Block by block",
             f"Smallest and largest value of each gate, its standard deviation, the share of values within 0.01 of 0 or "
-            f"1 (saturated) and within 0.02 of 0.5 (undecided). {_of(count)}",
-            table=_table(blocks, threshold),
+            f"1 (saturated) and within 0.02 of 0.5 (undecided). {same}{_of(count)}",
+            table=_table(blocks, names, threshold),
         ),
     ]
     for i, view in enumerate(kept):
         pictures = [
-            (_caption(block, i, threshold), gate_picture(view.image, block.heats[i], block.strips[i], threshold))
-            for block in blocks
+            (_caption(block, name, i, threshold), gate_picture(view.image, block.heats[i], block.strips[i], threshold))
+            for block, name in zip(blocks, names, strict=True)
         ]
         sections.append(
             Section(
@@ -81,7 +84,7 @@ def explain_report(
             ("blocks", len(blocks)),
             ("constant channel gates", sum("channel" in block.constant(threshold) for block in blocks)),
             ("constant spatial gates", sum("spatial" in block.constant(threshold) for block in blocks)),
-            ("constant below a spread of", threshold),
+            ("constant below a spread of", f"{threshold:g}"),
         ],
         sections=sections,
         conditions=facts,
@@ -95,18 +98,34 @@ def summary_lines(blocks: Sequence[BlockGates], count: int, threshold: float) ->
         f"{threshold:g} apart{'' if count == 1 else f' in each of the {count} pictures'}: it then scales all channels, "
         "or all pixels, alike, which the next layer could do as well."
     ]
+    names = dict(zip((block.name for block in blocks), short_names([block.name for block in blocks]), strict=True))
     for word in ("channel", "spatial"):
         having = [block for block in blocks if (block.channel if word == "channel" else block.spatial)]
-        named = [block.name for block in having if word in block.constant(threshold)]
+        named = [names[block.name] for block in having if word in block.constant(threshold)]
         if not having:
             lines.append(f"No block has a {word} gate.")
         elif named:
-            lines.append(f"{word} gate constant in {len(named)} of {len(having)} blocks: {', '.join(named)}.")
+            lines.append(
+                f"{word.capitalize()} gate constant in {len(named)} of {len(having)} blocks: {', '.join(named)}."
+            )
         else:
-            lines.append(f"{word} gate constant in none of {len(having)} blocks.")
+            lines.append(f"{word.capitalize()} gate constant in none of {len(having)} blocks.")
     if any(block.flat for block in blocks):
         lines.append(RELEASED)
     return lines
+
+
+def short_names(names: Sequence[str]) -> list[str]:
+    """Names of modules without the parts that all begin and end with; at least one part is left."""
+    parts = [name.split(".") for name in names]
+    shortest = min(map(len, parts))
+    first = last = 0
+    if len(names) > 1:
+        while first < shortest - 1 and len({one[first] for one in parts}) == 1:
+            first += 1
+        while last < shortest - 1 - first and len({one[-1 - last] for one in parts}) == 1:
+            last += 1
+    return [".".join(one[first : len(one) - last]) for one in parts]
 
 
 def gate_picture(
@@ -150,7 +169,7 @@ def _fitted(image: UInt8Array) -> UInt8Array:
 
 
 def _of(count: int) -> str:
-    return "" if count == 1 else f"Means over the {count} pictures, but smallest and largest over all of them."
+    return "" if count == 1 else f" Means over the {count} pictures, but smallest and largest over all of them."
 
 
 def _row(spreads: Sequence[GateSpread]) -> list[Value]:
@@ -158,31 +177,32 @@ def _row(spreads: Sequence[GateSpread]) -> list[Value]:
         return [None] * 4
     n = len(spreads)
     return [
-        f"{min(one.low for one in spreads):.3f} .. {max(one.high for one in spreads):.3f}",
+        f"{min(one.low for one in spreads):.3f}\u00a0..\u00a0{max(one.high for one in spreads):.3f}",
         sum(one.std for one in spreads) / n,
         Share(sum(one.saturated for one in spreads) / n),
         Share(sum(one.undecided for one in spreads) / n),
     ]
 
 
-def _table(blocks: Sequence[BlockGates], threshold: float) -> Table:
+def _table(blocks: Sequence[BlockGates], names: Sequence[str], threshold: float) -> Table:
     """One row per block; the columns of a gate that no block has are left out."""
-    headers, wanted = ["block", "C", "form"], []
+    mixed = len({block.kind for block in blocks}) > 1
+    headers, wanted = ["block", "C", *(["form"] if mixed else [])], []
     for word in ("channel", "spatial"):
         if any(block.channel if word == "channel" else block.spatial for block in blocks):
             headers += [f"{word} gate", "std", "saturated", "undecided"]
             wanted.append(word)
     rows: list[list[Value]] = []
-    for block in blocks:
-        cells: list[Value] = [block.name, block.channels, block.kind]
+    for block, name in zip(blocks, names, strict=True):
+        cells: list[Value] = [name, block.channels, *([block.kind] if mixed else [])]
         for word in wanted:
             cells += _row(block.channel if word == "channel" else block.spatial)
         rows.append([*cells, " and ".join(block.constant(threshold))])
     return Table([*headers, "constant"], rows)
 
 
-def _caption(block: BlockGates, i: int, threshold: float) -> str:
-    parts = [block.name]
+def _caption(block: BlockGates, name: str, i: int, threshold: float) -> str:
+    parts = [name]
     for word, spreads in (("channel", block.channel), ("spatial", block.spatial)):
         if not spreads:
             parts.append(f"no {word} gate")

@@ -173,7 +173,8 @@ def different(tables: Sequence[Mapping[str, Any]], ignored: Sequence[str] = ()) 
 def protocol_differences(runs: Sequence[Evaluated]) -> dict[str, list[Any]]:
     """The settings of the protocols that differ; a file that was only moved, by its hash, is the same."""
     tables = [{"split": one.record.get("split"), **one.record["protocol"]} for one in runs]
-    found = different(tables, NO_PROTOCOL)
+    known = all("split" in one.record for one in runs)  # earlier versions did not write it
+    found = different(tables, NO_PROTOCOL if known else (*NO_PROTOCOL, "split"))
     for name in ("annotations", "boxes"):
         hashes = {table.get(f"{name}_sha256") for table in tables}
         if len(hashes) == 1 and None not in hashes:

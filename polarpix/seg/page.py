@@ -46,6 +46,7 @@ def seg_findings(
     each = class_table(counts, dataset.classes) if counts.sum() else None
     return Findings(
         score_name="mIoU",
+        score_text="The mIoU of a single picture is taken over the classes of its annotation.",
         sections=[class_section(each), *confusion_sections(counts, dataset.classes)] if each else [],
         samples=samples,
         shown=draw_pictures(dataset, ranking.labels, groups, read),
