@@ -134,7 +134,8 @@ def shown(value: Value, even: bool = False) -> str:
     if isinstance(value, Change):
         if not math.isfinite(value.value):
             return "–"
-        small = 4 if value.total is None else max(0, 4 - max(1, len(str(int(abs(value.total))))))
+        whole = 0 if value.total is None else int(abs(value.total))
+        small = max(0, 4 - len(str(whole))) if whole else 4  # as many decimals as the total has
         words = f"{value.value:+,.0f}" if abs(value.value) >= 10000 else f"{value.value:+.{small}f}"
         return words if value.total is None else f"{shown(value.total, even)} ({words})"
     if isinstance(value, bool | np.bool_):

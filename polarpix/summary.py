@@ -80,7 +80,7 @@ def picture_sections(found: Evaluation) -> list[Section]:
         BEST: ("Best predictions", f"The highest {more.score_name} of the split."),
         SPREAD: ("Evenly chosen predictions", "Spread over the split, without regard to the score."),
     }
-    sections = []
+    sections: list[Section] = []
     for group, (title, text) in words.items():
         positions = more.groups.get(group, [])
         if not positions:

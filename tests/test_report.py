@@ -271,7 +271,7 @@ def test_differences_carry_sign_and_direction(tmp_path: Path) -> None:
     rows = [[Change(0.5), Change(-0.25, True), Change(0.125, False, 0.75), Change(math.nan), Share(0.256)]]
     source, _ = page(Report("t", [], [Section("s", table=Table(["a", "b", "c", "d", "e"], rows))]), tmp_path)
     cells = re.findall(r"<td[^>]*>([^<]*)</td>", source)
-    assert cells == ["+0.5000", "-0.2500", "0.7500 (+0.125)", "–", "25.6 %"]
+    assert cells == ["+0.5000", "-0.2500", "0.7500 (+0.1250)", "–", "25.6 %"]
     assert source.count('"number up"') == source.count('"number down"') == 1
     write_json(Report("t", [], [Section("s", table=Table(["a"], rows))]), tmp_path / "r.json")
     kept = json.loads((tmp_path / "r.json").read_text())["sections"][0]["table"]["rows"]

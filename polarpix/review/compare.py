@@ -9,10 +9,11 @@ from typing import Any
 from polarpix.chart import Curves
 from polarpix.engine.fit import LOWER_IS_BETTER
 from polarpix.errors import InputError
+from polarpix.findings import Sample
 from polarpix.images import read_image
 from polarpix.report import Change, Report, Section, Table, Value, shown
 from polarpix.review.runs import Evaluated, different, flat_page, measures, protocol_differences
-from polarpix.sheet import tile
+from polarpix.sheet import captioned, tile
 from polarpix.summary import run_curves
 from polarpix.types import UInt8Array
 
@@ -131,7 +132,11 @@ def measure_sections(runs: Sequence[Evaluated]) -> list[Section]:
         labels = list(dict.fromkeys(label for table in tables for label in table[name]))
         rows = [[label, *_compared(name, [table[name].get(label) for table in tables])] for label in labels]
         word = "keypoint" if runs[0].task == "pose" else "class"
-        sections.append(Section(f"{name} of each {word}", table=Table([word, *(one.label for one in runs)], rows)))
+        sections.append(
+            Section(
+                f"{name[0].upper()}{name[1:]} of each {word}", table=Table([word, *(one.label for one in runs)], rows)
+            )
+        )
     return sections
 
 
@@ -149,7 +154,7 @@ def sample_sections(runs: Sequence[Evaluated]) -> list[Section]:
         moved.sort(key=lambda one: one[0])
         chosen = {one[1]: one for one in (*moved[:MOVED], *moved[-MOVED:]) if one[0]}
         rows: list[list[Value]] = [
-            [key[0], key[1], before, after, Change(change, change > 0)]
+            [sample_name(key), before, after, Change(change, change > 0)]
             for change, key, before, after in chosen.values()
         ]
         if rows:
@@ -157,7 +162,7 @@ def sample_sections(runs: Sequence[Evaluated]) -> list[Section]:
                 Section(
                     f"Largest losses and gains of {other.label}",
                     f"{first.score_name} of single samples, against {first.label}.",
-                    table=Table(["file", "instance", first.label, other.label, "difference"], rows),
+                    table=Table(["sample", first.label, other.label, "difference"], rows),
                 )
             )
     pictures: list[tuple[str, UInt8Array]] = []
@@ -166,11 +171,16 @@ def sample_sections(runs: Sequence[Evaluated]) -> list[Section]:
         if len(pictures) < DRAWN and all("picture" in row for row in rows_of):
             picture = _sheet(runs, rows_of)
             if picture is not None:
-                pictures.append((key[0] if key[1] is None else f"{key[0]}, instance {key[1]}", picture))
+                pictures.append((sample_name(key), picture))
     if pictures:
         text = "Left of each pair the annotation, right the network; below it the run with its score."
         sections.append(Section("The same pictures", text, pictures=pictures, columns=2))
     return sections
+
+
+def sample_name(key: tuple[str, int | None]) -> str:
+    """File and instance, as on the page of an evaluation."""
+    return Sample(key[0], None, key[1]).name
 
 
 def terminal_lines(runs: Sequence[Evaluated]) -> list[str]:
@@ -196,7 +206,7 @@ def _compared(name: str, values: Sequence[float | None]) -> list[Value]:
             cells.append(value)
         else:
             change = value - base
-            cells.append(Change(change, (change < 0) == (name in LOWER) if change else None, value))
+            cells.append(Change(change, (change < 0) == (name in LOWER) if abs(change) >= 5e-5 else None, value))
     return cells
 
 
@@ -220,4 +230,6 @@ def _sheet(runs: Sequence[Evaluated], rows: Sequence[dict[str, Any]]) -> UInt8Ar
     except InputError:
         return None
     scores = ["" if row["score"] is None else f" {row['score']:.3f}" for row in rows]
-    return tile(images, columns=1, captions=[f"{one.label}{s}" for one, s in zip(runs, scores, strict=True)])
+    size = max(13, images[0].shape[1] // 36)  # to be read on a page that shows two such pictures side by side
+    named = [captioned(image, one.label + s, size) for image, one, s in zip(images, runs, scores, strict=True)]
+    return tile(named, columns=1)

@@ -46,7 +46,7 @@ def explain_report(
     flat = [block for block in blocks if block.constant(threshold)]
     names = short_names([block.name for block in blocks])
     kinds = {block.kind for block in blocks}
-    same = f" All blocks are {blocks[0].kind}." if len(kinds) == 1 else ""
+    same = f" All blocks have the form {blocks[0].kind}." if len(kinds) == 1 else ""
     sections = [
         Section(
             "Which gates are constant",
@@ -79,7 +79,7 @@ def explain_report(
     return Report(
         title=f"Gates of {title}",
         subtitle="What every polarized self-attention of the network does with "
-        + ("the picture." if count == 1 else f"{count} pictures."),
+        + ("one picture or crop." if count == 1 else f"{count} pictures or crops."),
         summary=[
             ("blocks", len(blocks)),
             ("constant channel gates", sum("channel" in block.constant(threshold) for block in blocks)),
@@ -95,7 +95,7 @@ def summary_lines(blocks: Sequence[BlockGates], count: int, threshold: float) ->
     """In words: how many blocks have a constant gate, which, and what that means."""
     lines = [
         "A gate is called constant if its largest and its smallest value are less than "
-        f"{threshold:g} apart{'' if count == 1 else f' in each of the {count} pictures'}: it then scales all channels, "
+        f"{threshold:g} apart{'' if count == 1 else f' in each of the {count} inputs'}: it then scales all channels, "
         "or all pixels, alike, which the next layer could do as well."
     ]
     names = dict(zip((block.name for block in blocks), short_names([block.name for block in blocks]), strict=True))
@@ -169,7 +169,7 @@ def _fitted(image: UInt8Array) -> UInt8Array:
 
 
 def _of(count: int) -> str:
-    return "" if count == 1 else f" Means over the {count} pictures, but smallest and largest over all of them."
+    return "" if count == 1 else f" Means over the {count} inputs, but smallest and largest of them all."
 
 
 def _row(spreads: Sequence[GateSpread]) -> list[Value]:
@@ -209,5 +209,5 @@ def _caption(block: BlockGates, name: str, i: int, threshold: float) -> str:
             continue
         one = spreads[i]
         flag = " CONSTANT" if one.is_constant(threshold) else ""
-        parts.append(f"{word} {one.low:.3f} .. {one.high:.3f}{flag}")
+        parts.append(f"{word}\u00a0{one.low:.3f}\u00a0..\u00a0{one.high:.3f}{flag}")
     return " · ".join(parts)

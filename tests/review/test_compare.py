@@ -129,9 +129,9 @@ def test_differences_to_the_first(record: Record, tmp_path: Path) -> None:
     assert rows["AP"] == [0.5, Change(-0.25, False, 0.25), Change(0.0, None, 0.5)]
     assert rows["mean_error"][1] == Change(1.0, False, 5.0)  # lower is better
     assert rows["NME"] == [None, 0.5, None]
-    assert terminal_lines(found)[1].split() == ["AP", "0.5000", "0.2500", "(-0.250)", "0.5000", "(+0.000)"]
+    assert terminal_lines(found)[1].split() == ["AP", "0.5000", "0.2500", "(-0.2500)", "0.5000", "(+0.0000)"]
     write_html(compare_report(found, "c"), tmp_path / "page.html")
-    assert "mean error, px of each keypoint" in (tmp_path / "page.html").read_text()
+    assert "Mean error, px of each keypoint" in (tmp_path / "page.html").read_text()
 
 
 def test_only_what_differs_is_listed(record: Record) -> None:
@@ -199,5 +199,5 @@ def test_records_of_earlier_versions(record: Record, tmp_path: Path) -> None:
     report = compare_report(found, "c")
     titles = [section.title for section in report.sections]
     assert "PCK@0.2 of each keypoint" in titles
-    assert not [title for title in titles if title.startswith("mean error")]
+    assert not [title for title in titles if title.startswith("Mean error")]
     assert np.isfinite([row[1] for row in report.sections[1].table.rows if row[1] is not None]).all()
