@@ -178,7 +178,7 @@ def _row(spreads: Sequence[GateSpread]) -> list[Value]:
     n = len(spreads)
     return [
         f"{min(one.low for one in spreads):.3f}\u00a0..\u00a0{max(one.high for one in spreads):.3f}",
-        sum(one.std for one in spreads) / n,
+        f"{sum(one.std for one in spreads) / n:.3f}",
         Share(sum(one.saturated for one in spreads) / n),
         Share(sum(one.undecided for one in spreads) / n),
     ]
@@ -197,7 +197,8 @@ def _table(blocks: Sequence[BlockGates], names: Sequence[str], threshold: float)
         cells: list[Value] = [name, block.channels, *([block.kind] if mixed else [])]
         for word in wanted:
             cells += _row(block.channel if word == "channel" else block.spatial)
-        rows.append([*cells, " and ".join(block.constant(threshold))])
+        flat = block.constant(threshold)
+        rows.append([*cells, "both" if len(flat) == 2 else "".join(flat)])
     return Table([*headers, "constant"], rows)
 
 
