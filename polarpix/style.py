@@ -48,7 +48,8 @@ figure{margin:0;min-width:0}.broad{grid-column:1/-1}
 img{width:100%;height:auto;display:block;border-radius:8px;background:var(--rule)}
 figcaption{color:var(--soft);font-size:.88rem;line-height:1.4;margin-top:.35rem;overflow-wrap:anywhere}
 .empty{color:var(--soft)}
-@media print{@page{margin:12mm}html{font-size:12px}body{background:#fff;font-size:1rem}main{max-width:none;padding:0}nav{display:none}
+@media print{@page{margin:12mm}html{font-size:12px}
+body{background:#fff;font-size:1rem}main{max-width:none;padding:0}nav{display:none}
 *{-webkit-print-color-adjust:exact;print-color-adjust:exact}
 .card,section{border-radius:0;border-width:0 0 1px}section{padding:.8rem 0}
 figure,tr,.chart,.card{break-inside:avoid}h2{break-after:avoid}.wide{overflow:visible}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -38,7 +39,7 @@ def explain(
     """
     from polarpix.engine.evaluate import conditions
     from polarpix.images import check_place
-    from polarpix.predict import load
+    from polarpix.predict import PosePredictor, load
     from polarpix.report import write_html
     from polarpix.review.explain import explain as look_inside
     from polarpix.review.explain import views
@@ -51,6 +52,8 @@ def explain(
     page = Path(out)
     check_place(page)
     predictor = load(weights, device, options, config)
+    if isinstance(predictor, PosePredictor) and not boxes and not predictor.run.data.whole_image:
+        warnings.warn("no --boxes: whole images are shown, though the network learned from boxes", stacklevel=1)
     blocks, kept, count = look_inside(predictor, views(predictor, source, boxes, category), pictures)
     facts = {"command": " ".join(["polarpix", *sys.argv[1:]]), "weights": weights, **conditions()}
     write_html(explain_report(blocks, kept, count, threshold, predictor.run.name, facts), page)
