@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 
@@ -13,6 +13,7 @@ Points = Sequence[tuple[float, float]]
 
 _WIDTH, _HEIGHT = 640, 280
 _LEFT, _RIGHT, _TOP, _BOTTOM = 56, 16, 34, 40
+_DOTTED = 60  # points of a line up to which each has its dot
 _COLORS = 6  # classes c0 .. c5 of the page
 
 
@@ -27,7 +28,7 @@ class Curves:
     """
 
     title: str
-    series: dict[str, Points]
+    series: Mapping[str, Points]
     x_label: str = "epoch"
 
 
@@ -44,6 +45,8 @@ def ticks(low: float, high: float, count: int = 5) -> list[float]:
 
 def svg(curves: Curves) -> str:
     """The chart as one <svg> element; every text in it is escaped."""
+    wide = sum(_key_width(name) for name in curves.series) > _WIDTH - _LEFT - 8.2 * len(curves.title)
+    below = _key_rows(list(curves.series)) if wide else []  # names that do not fit beside the title
     kept = {name: [(float(x), float(y)) for x, y in points] for name, points in curves.series.items()}
     finite = [point for points in kept.values() for point in points if _finite(point)]
     if not finite:
@@ -57,7 +60,8 @@ def svg(curves: Curves) -> str:
         return round(_LEFT + across, 1), round(_HEIGHT - _BOTTOM - up, 1)
 
     parts = [
-        f'<svg class="chart" viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img" aria-label="{escape(curves.title)}">',
+        f'<svg class="chart" viewBox="0 0 {_WIDTH} {_HEIGHT + 18 * len(below)}" role="img" '
+        f'aria-label="{escape(curves.title)}">',
         f'<text class="name" x="{_LEFT}" y="18">{escape(curves.title)}</text>',
         f'<text class="axis" x="{(_WIDTH + _LEFT) / 2}" y="{_HEIGHT - 6}" text-anchor="middle">'
         f"{escape(curves.x_label)}</text>",
@@ -72,9 +76,33 @@ def svg(curves: Curves) -> str:
     right = float(_WIDTH - _RIGHT)
     for i, (name, points) in reversed(list(enumerate(kept.items()))):
         parts += _line(name, points, i, place)
+        if below:
+            continue
         parts.append(f'<text class="key c{i % _COLORS}" x="{right}" y="18" text-anchor="end">{escape(name)}</text>')
-        right -= 7.2 * len(name) + 18
+        right -= _key_width(name)
+    for row, names in enumerate(below):
+        left = float(_LEFT)
+        for name in names:
+            color = list(kept).index(name) % _COLORS
+            parts.append(
+                f'<text class="key c{color}" x="{left:.1f}" y="{_HEIGHT + 12 + 18 * row}">{escape(name)}</text>'
+            )
+            left += _key_width(name)
     return "".join([*parts, "</svg>"])
+
+
+def _key_width(name: str) -> float:
+    return 7.2 * len(name) + 18
+
+
+def _key_rows(names: list[str]) -> list[list[str]]:
+    """The names in rows that fit below the chart."""
+    rows: list[list[str]] = [[]]
+    for name in names:
+        if rows[-1] and sum(map(_key_width, [*rows[-1], name])) > _WIDTH - _LEFT:
+            rows.append([])
+        rows[-1].append(name)
+    return rows
 
 
 def _finite(point: tuple[float, float]) -> bool:
@@ -90,7 +118,7 @@ def _span(values: list[float], margin: float) -> tuple[float, float]:
 
 
 def _line(name: str, points: Points, i: int, place: Callable[[float, float], tuple[float, float]]) -> list[str]:
-    """The unbroken stretches of one line, then a dot with its value for the pointer at every point."""
+    """The unbroken stretches of one line, then a dot with its value for the pointer at each of its points, if few."""
     stretches: list[list[tuple[float, float]]] = [[]]
     for point in points:
         if _finite(point):
@@ -102,7 +130,7 @@ def _line(name: str, points: Points, i: int, place: Callable[[float, float], tup
         for stretch in stretches
         if len(stretch) > 1
     ]
-    for x, y in filter(_finite, points):
+    for x, y in filter(_finite, points) if len(points) <= _DOTTED else ():
         across, down = place(x, y)
         parts.append(
             f'<circle class="dot c{i % _COLORS}" cx="{across}" cy="{down}" r="2.4">'

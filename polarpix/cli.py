@@ -16,6 +16,7 @@ from typing import Any, NoReturn
 from polarpix import commands
 from polarpix.bench import commands as bench
 from polarpix.errors import InputError, TerminatedError
+from polarpix.review import commands as review
 
 __all__ = ["BENCHES", "COMMANDS", "GROUPS", "main"]
 
@@ -23,6 +24,8 @@ COMMANDS: dict[str, Callable[..., int]] = {
     "train": commands.train,
     "eval": commands.evaluate,
     "predict": commands.predict,
+    "explain": review.explain,
+    "compare": review.compare,
     "models": commands.models,
     "info": commands.info,
     "demo": commands.demo,

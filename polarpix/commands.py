@@ -65,7 +65,7 @@ def evaluate(
         weights: weights/best.safetensors or a run folder; or with --config a published checkpoint (.pth).
         split: val or test.
         config: a page to evaluate by instead of the one inside the weights file.
-        out: folder for report.html, record.json and results.json; by default <run folder>/eval/<split>.
+        out: folder for report.html, record.json, samples.json and results.json; by default <run folder>/eval/<split>.
         record: a further file for the figures with all they depend on, for example below benchmarks/results.
         submission: folder for the predicted label maps, named and laid out for the server of VOC or Cityscapes.
     """

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
 from polarpix.errors import InputError
 from polarpix.psa import PolarizedSelfAttention
 
-__all__ = ["Gates", "record_gates"]
+__all__ = ["GateSpread", "Gates", "gate_spread", "record_gates"]
 
 Gates = dict[str, tuple[Tensor | None, Tensor | None]]
 """Module name -> channel gate [B, C, 1, 1] and spatial gate [B, 1, H, W]; None for a branch the block does not have."""
@@ -47,3 +51,35 @@ def record_gates(model: nn.Module, image: Tensor) -> Gates:
         for handle in handles:
             handle.remove()
     return gates
+
+
+@dataclass(frozen=True)
+class GateSpread:
+    """How far the values of one gate for one input lie apart, and how many say yes, no or nothing."""
+
+    low: float
+    high: float
+    std: float
+    saturated: float  # share within 0.01 of 0 or 1
+    undecided: float  # share within 0.02 of 0.5
+
+    @property
+    def spread(self) -> float:
+        """Largest value less smallest; NaN where some value is not finite."""
+        return self.high - self.low
+
+    def is_constant(self, threshold: float) -> bool:
+        """Whether the gate treats all its channels, or all its pixels, alike; one that is not finite does not."""
+        return math.isfinite(self.spread) and self.spread < threshold
+
+
+def gate_spread(gate: npt.NDArray[np.floating]) -> GateSpread:
+    """The spread of a gate of any shape, values in 0..1."""
+    values = np.asarray(gate, np.float64).ravel()
+    return GateSpread(
+        low=float(values.min()),
+        high=float(values.max()),
+        std=float(values.std()),
+        saturated=float(((values <= 0.01) | (values >= 0.99)).mean()),
+        undecided=float((np.abs(values - 0.5) <= 0.02).mean()),
+    )

@@ -30,7 +30,7 @@ from polarpix.seg.model import build_seg_model
 from polarpix.seg.multiscale import predict_probabilities
 from polarpix.types import ClassTable, FloatArray, KeypointSchema, PosePrediction, PoseSample, SegPrediction, UInt8Array
 
-__all__ = ["PosePredictor", "PoseResult", "SegPredictor", "SegResult", "artifact_run", "load"]
+__all__ = ["PosePredictor", "PoseResult", "SegPredictor", "SegResult", "artifact_run", "check_boxes", "load"]
 
 Source = str | Path | npt.NDArray[Any]
 """A file, or an array in memory: grey [H, W], RGB [H, W, 3] or RGBA [H, W, 4]."""

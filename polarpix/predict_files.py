@@ -16,7 +16,7 @@ from polarpix.errors import InputError
 from polarpix.images import check_place, list_images
 from polarpix.predict import PosePredictor, PoseResult, SegPredictor
 
-__all__ = ["BoxSource", "parse_boxes", "predict_files"]
+__all__ = ["BoxSource", "boxes_of", "parse_boxes", "predict_files"]
 
 BoxSource = dict[str, list[list[float]]] | list[list[float]] | None
 """Boxes by file stem, the same boxes for every image, or none."""

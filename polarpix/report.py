@@ -18,13 +18,56 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from polarpix.bars import Bars, bars_svg
 from polarpix.chart import Curves, svg
-from polarpix.images import write_bytes, write_image
+from polarpix.images import write_bytes
+from polarpix.matrix import Matrix, matrix_svg, percent
 from polarpix.rgb import to_rgb
+from polarpix.style import STYLE
+from polarpix.types import UInt8Array
 
-__all__ = ["Curves", "Report", "Section", "Table", "Value", "shown", "write_html", "write_json", "write_markdown"]
+__all__ = [
+    "Bars",
+    "Change",
+    "Curves",
+    "Matrix",
+    "Report",
+    "Section",
+    "Share",
+    "Table",
+    "Value",
+    "plain",
+    "shown",
+    "write_html",
+    "write_json",
+    "write_markdown",
+]
 
-Value = str | int | float | bool | None
+
+@dataclass(frozen=True)
+class Change:
+    """A difference, shown with its sign, and with a colour where `better` says which way it goes.
+
+    Args:
+        value: the difference.
+        better: whether it is one for the better; null for neither.
+        total: what it led to, shown before it; null to show the difference alone.
+    """
+
+    value: float
+    better: bool | None = None
+    total: float | None = None
+
+
+class Share(float):
+    """A part of a whole, from 0 to 1, shown in per cent."""
+
+
+Value = str | int | float | bool | Change | None
+
+_LONG = 24  # letters of a word that may be broken
+_LONG_HEAD = 14  # the same in the heading of a column
+_LARGE = 40_000  # bytes of a PNG: photographs above, so that a page of them stays small enough to send
 
 
 @dataclass(frozen=True)
@@ -45,6 +88,10 @@ class Section:
         table: below the text.
         curves: charts below the table.
         pictures: captions and arrays [H, W, 3], below the charts.
+        bars: charts beside the curves.
+        matrices: below the charts.
+        alert: a sentence in red above the text.
+        columns: pictures side by side on a wide screen: 2, 3 or 4.
     """
 
     title: str
@@ -52,6 +99,10 @@ class Section:
     table: Table | None = None
     pictures: Sequence[tuple[str, npt.NDArray[Any]]] = ()
     curves: Sequence[Curves] = ()
+    bars: Sequence[Bars] = ()
+    matrices: Sequence[Matrix] = ()
+    alert: str = ""
+    columns: int = 4
 
 
 @dataclass(frozen=True)
@@ -80,15 +131,26 @@ def shown(value: Value, even: bool = False) -> str:
     """
     if value is None:
         return "–"
+    if isinstance(value, Change):
+        if not math.isfinite(value.value):
+            return "–"
+        whole = 0 if value.total is None else int(abs(value.total))
+        small = max(0, 4 - len(str(whole))) if whole else 4  # as many decimals as the total has
+        words = f"{value.value:+,.0f}" if abs(value.value) >= 10000 else f"{value.value:+.{small}f}"
+        return words if value.total is None else f"{shown(value.total, even)} ({words})"
     if isinstance(value, bool | np.bool_):
         return "yes" if value else "no"
     if isinstance(value, int | np.integer):
         return f"{int(value):,}"
+    if isinstance(value, Share) and math.isfinite(value):
+        return f"{100 * value:.1f} %"
     if isinstance(value, float | np.floating):
         if not math.isfinite(value):
             return "–"
         if abs(value) >= 10000:
             return f"{value:,.0f}"
+        if even and (value == 0 or 0.01 <= abs(value) < 1):
+            return f"{value:.4f}"
         return f"{value:#.4g}" if even else f"{value:.4g}"
     return str(value)
 
@@ -98,8 +160,8 @@ def write_json(report: Report, path: str | Path) -> None:
     content = {
         "title": report.title,
         "subtitle": report.subtitle,
-        "summary": {label: _plain(value) for label, value in report.summary},
-        "conditions": {key: _plain(value) for key, value in report.conditions.items()},
+        "summary": {label: plain(value) for label, value in report.summary},
+        "conditions": {key: plain(value) for key, value in report.conditions.items()},
         "sections": [
             {
                 "title": section.title,
@@ -107,18 +169,32 @@ def write_json(report: Report, path: str | Path) -> None:
                 "table": section.table
                 and {
                     "headers": list(section.table.headers),
-                    "rows": [[_plain(value) for value in row] for row in section.table.rows],
+                    "rows": [[plain(value) for value in row] for row in section.table.rows],
                 },
                 "curves": [
                     {
                         "title": curves.title,
                         "x_label": curves.x_label,
                         "series": {
-                            name: [[_plain(x), _plain(y)] for x, y in points] for name, points in curves.series.items()
+                            name: [[plain(x), plain(y)] for x, y in points] for name, points in curves.series.items()
                         },
                     }
                     for curves in section.curves
                 ],
+                "bars": [
+                    {"title": bars.title, "values": [[name, plain(value)] for name, value in bars.values]}
+                    for bars in section.bars
+                ],
+                "matrices": [
+                    {
+                        "title": matrix.title,
+                        "rows": list(matrix.rows),
+                        "columns": list(matrix.columns),
+                        "values": [[plain(value) for value in row] for row in matrix.values],
+                    }
+                    for matrix in section.matrices
+                ],
+                "alert": section.alert,
                 "pictures": [{"caption": caption, "shape": list(np.shape(a))} for caption, a in section.pictures],
             }
             for section in report.sections
@@ -128,7 +204,7 @@ def write_json(report: Report, path: str | Path) -> None:
 
 
 def write_markdown(report: Report, path: str | Path) -> None:
-    """GitHub's Markdown; pictures are written as PNG into the folder ``<stem>_pictures`` beside the file."""
+    """GitHub's Markdown; pictures are written into the folder ``<stem>_pictures`` beside the file."""
     path = Path(path)
     lines = [f"# {_mark(report.title)}", ""]
     if report.subtitle:
@@ -137,14 +213,21 @@ def write_markdown(report: Report, path: str | Path) -> None:
     count = 0
     for section in report.sections:
         lines += [f"## {_mark(section.title)}", ""]
+        lines += [f"**{_mark(section.alert)}**", ""] if section.alert else []
         lines += [line for block in _paragraphs(section.text) for line in (_mark(block), "")]
         lines += _mark_table(section.table) if section.table else []
         for curves in section.curves:
             last = [(name, points[-1][1] if points else None, len(points)) for name, points in curves.series.items()]
             lines += _mark_table(Table([curves.title, "last value", "points"], last))
+        for bars in section.bars:
+            lines += _mark_table(Table([bars.title, "value"], list(bars.values)))
+        for matrix in section.matrices:
+            cells = [[name, *map(percent, row)] for name, row in zip(matrix.rows, matrix.values, strict=True)]
+            lines += _mark_table(Table([f"{matrix.title}, %", *matrix.columns], cells))
         for caption, picture in section.pictures:
-            name = f"{path.stem}_pictures/{count:03d}.png"
-            write_image(path.parent / name, picture)
+            kind, data = _encoded(to_rgb(picture))
+            name = f"{path.stem}_pictures/{count:03d}.{kind}"
+            write_bytes(path.parent / name, data)
             lines += [f"![{_mark(caption)}](<{name}>)", ""]
             count += 1
     if report.conditions:
@@ -153,7 +236,7 @@ def write_markdown(report: Report, path: str | Path) -> None:
 
 
 def write_html(report: Report, path: str | Path) -> None:
-    """One file with its pictures and charts inside: light or dark as the reader's system, wide or narrow."""
+    """One file with its pictures and charts inside: light or dark as the reader's system, wide, narrow or printed."""
     sections = list(report.sections)
     links = "".join(f'<a href="#s{i}">{escape(section.title)}</a>' for i, section in enumerate(sections))
     cards = "".join(
@@ -182,14 +265,16 @@ def write_html(report: Report, path: str | Path) -> None:
         '<!doctype html><html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
         '<meta name="color-scheme" content="light dark">'
-        f"<title>{escape(report.title)}</title><style>{_STYLE}</style></head><body><main>{''.join(body)}</main>"
+        f"<title>{escape(report.title)}</title><style>{STYLE}</style></head><body><main>{''.join(body)}</main>"
         "</body></html>\n"
     )
     write_bytes(path, page.encode())
 
 
-def _plain(value: Any) -> Value:
+def plain(value: Any) -> Value:
     """Numbers of numpy as Python's, and null for what JSON cannot hold."""
+    if isinstance(value, Change):
+        value = value.value if value.total is None else value.total
     if isinstance(value, np.generic):
         value = value.item()
     if isinstance(value, float) and not math.isfinite(value):
@@ -202,7 +287,7 @@ def _paragraphs(text: str) -> list[str]:
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float | np.number) and not isinstance(value, bool)
+    return isinstance(value, int | float | np.number | Change) and not isinstance(value, bool)
 
 
 def _mark(text: str) -> str:
@@ -223,71 +308,53 @@ def _mark_table(table: Table) -> list[str]:
 
 def _html_section(section: Section, i: int) -> str:
     parts = [f'<section id="s{i}"><h2>{escape(section.title)}</h2>']
+    if section.alert:
+        parts.append(f'<p class="alert">{escape(section.alert)}</p>')
     parts += [f"<p>{escape(block)}</p>" for block in _paragraphs(section.text)]
     if section.table:
-        head = "".join(f"<th>{escape(header)}</th>" for header in section.table.headers)
+        head = "".join(_head(header) for header in section.table.headers)
         rows = "".join(f"<tr>{''.join(_cell(value) for value in row)}</tr>" for row in section.table.rows)
         parts.append(f'<div class="wide"><table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table></div>')
-    if section.curves:
-        parts.append(f'<div class="charts">{"".join(f"<div>{svg(curves)}</div>" for curves in section.curves)}</div>')
+    charts = [*map(svg, section.curves), *map(bars_svg, section.bars)]
+    if charts:
+        parts.append(f'<div class="charts">{"".join(f"<div>{chart}</div>" for chart in charts)}</div>')
+    parts += [f'<div class="wide">{matrix_svg(matrix)}</div>' for matrix in section.matrices]
     if section.pictures:
-        parts.append(f'<div class="pictures">{"".join(_figure(*picture) for picture in section.pictures)}</div>')
+        figures = "".join(_figure(*picture, section.columns) for picture in section.pictures)
+        parts.append(f'<div class="pictures c-{section.columns}">{figures}</div>')
     return "".join([*parts, "</section>"])
 
 
+def _head(header: str) -> str:
+    long = " class=long" if any(len(word) > _LONG_HEAD for word in header.split()) else ""
+    return f"<th{long}>{escape(header)}</th>"
+
+
 def _cell(value: Value) -> str:
-    return f"<td{' class=number' if _is_number(value) else ''}>{escape(shown(value, even=True))}</td>"
+    kinds = ["number"] if _is_number(value) else []
+    if isinstance(value, Change) and value.better is not None:
+        kinds.append("up" if value.better else "down")
+    if isinstance(value, str) and any(len(word) > _LONG for word in value.split()):
+        kinds.append("long")
+    marked = f' class="{" ".join(kinds)}"' if kinds else ""
+    return f"<td{marked}>{escape(shown(value, even=True))}</td>"
 
 
-def _figure(caption: str, picture: npt.NDArray[Any]) -> str:
-    image = to_rgb(picture)
+def _encoded(image: UInt8Array) -> tuple[str, bytes]:
+    """The ending and the bytes of a picture [H, W, 3]: PNG, or JPEG where that would be large."""
     bgr = cv2.cvtColor(image, cv2.COLOR_RGB2BGR)
-    kind, data = "png", cv2.imencode(".png", bgr)[1].tobytes()
-    if len(data) > 60_000:  # photographs: a page of them should stay small enough to send
-        full = (cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444)  # thin lines keep their colour
-        kind, data = "jpeg", cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, 88, *full])[1].tobytes()
-    source = f"data:image/{kind};base64,{base64.b64encode(data).decode()}"
+    data = cv2.imencode(".png", bgr)[1].tobytes()
+    if len(data) <= _LARGE:
+        return "png", data
+    full = (cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444)  # thin lines keep their colour
+    return "jpg", cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, 88, *full])[1].tobytes()
+
+
+def _figure(caption: str, picture: npt.NDArray[Any], columns: int) -> str:
+    image = to_rgb(picture)
+    kind, data = _encoded(image)
+    source = f"data:image/{kind.replace('jpg', 'jpeg')};base64,{base64.b64encode(data).decode()}"
     size = f'width="{image.shape[1]}" height="{image.shape[0]}"'
     below = f"<figcaption>{escape(caption)}</figcaption>" if caption else ""
-    broad = " class=broad" if image.shape[1] >= 640 else ""  # contact sheets
-    return f'<figure{broad}><img src="{source}" {size} alt="{escape(caption)}" loading="lazy">{below}</figure>'
-
-
-_STYLE = """
-:root{--paper:#f6f7f9;--sheet:#fff;--ink:#1d2330;--soft:#667085;--rule:#e4e7ec;--accent:#2563eb;
---c0:#2563eb;--c1:#e8590c;--c2:#2b8a3e;--c3:#9c36b5;--c4:#c92a2a;--c5:#0b7285}
-@media(prefers-color-scheme:dark){:root{--paper:#0f1218;--sheet:#181c25;--ink:#e6e9ef;--soft:#98a2b3;--rule:#2a303c;
---accent:#7aa2ff;--c0:#7aa2ff;--c1:#ffa94d;--c2:#69db7c;--c3:#da77f2;--c4:#ff8787;--c5:#66d9e8}}
-*{box-sizing:border-box}
-body{margin:0;background:var(--paper);color:var(--ink);
-font:16px/1.6 system-ui,-apple-system,"Segoe UI",Roboto,"Helvetica Neue",Arial,sans-serif}
-main{max-width:1180px;margin:0 auto;padding:2.5rem 1.25rem 4rem}
-h1{font-size:clamp(1.6rem,4vw,2.3rem);line-height:1.2;margin:0 0 .4rem;letter-spacing:-.02em}
-h2{font-size:1.2rem;margin:0 0 .7rem;letter-spacing:-.01em}
-p{margin:0 0 .9rem;max-width:75ch}.lead{color:var(--soft);font-size:1.08rem}
-nav{display:flex;flex-wrap:wrap;gap:.3rem 1.1rem;margin:.4rem 0 0}
-nav a{color:var(--accent);text-decoration:none;font-size:.95rem}nav a:hover{text-decoration:underline}
-.cards{display:grid;grid-template-columns:repeat(auto-fit,minmax(150px,1fr));gap:.9rem;margin:1.5rem 0}
-.card,section{background:var(--sheet);border:1px solid var(--rule);border-radius:14px}
-.card{padding:1rem 1.15rem}.value{font-size:1.65rem;font-weight:650;letter-spacing:-.02em;line-height:1.25;
-font-variant-numeric:tabular-nums;overflow-wrap:anywhere}
-.label{color:var(--soft);font-size:.88rem}
-section{padding:1.4rem 1.5rem;margin:0 0 1.2rem;scroll-margin-top:1rem}
-.wide{overflow-x:auto}table{border-collapse:collapse;width:100%;font-size:.94rem}
-th,td{text-align:left;padding:.42rem .8rem .42rem 0;border-bottom:1px solid var(--rule);vertical-align:top}
-thead th{color:var(--soft);font-weight:550}tbody tr:last-child td{border-bottom:0}
-.number{font-variant-numeric:tabular-nums}
-.facts th{color:var(--soft);font-weight:500;white-space:nowrap;width:1%;padding-right:1.6rem}
-.facts td{overflow-wrap:anywhere}
-.charts{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,420px),1fr));gap:1.2rem;margin:1rem 0 .4rem}
-.chart{width:100%;height:auto;display:block}.chart text{font-size:12px;fill:var(--soft)}
-.chart .name{font-size:14px;font-weight:600;fill:var(--ink)}.chart .key{font-weight:600}
-.grid{stroke:var(--rule)}.line{fill:none;stroke-width:2.2;stroke-linejoin:round}
-.c0{--c:var(--c0)}.c1{--c:var(--c1)}.c2{--c:var(--c2)}.c3{--c:var(--c3)}.c4{--c:var(--c4)}.c5{--c:var(--c5)}
-.line{stroke:var(--c)}.dot,.chart .key{fill:var(--c)}
-.pictures{display:grid;grid-template-columns:repeat(auto-fill,minmax(min(100%,260px),1fr));gap:1rem;margin-top:1rem}
-figure{margin:0}.broad{grid-column:1/-1}img{width:100%;height:auto;display:block;border-radius:8px;background:var(--rule)}
-figcaption{color:var(--soft);font-size:.88rem;margin-top:.35rem}
-.empty{color:var(--soft)}
-@media print{body{background:#fff}section{break-inside:avoid}}
-"""
+    broad = " class=broad" if columns == 4 and image.shape[1] >= 640 else ""  # contact sheets
+    return f'<figure{broad}><img src="{source}" {size} alt="{escape(caption)}" decoding="async">{below}</figure>'

@@ -1,12 +1,13 @@
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
 from polarpix.attention import build_attention
 from polarpix.errors import InputError
-from polarpix.gates import record_gates
+from polarpix.gates import gate_spread, record_gates
 
 
 def network(*names: str) -> nn.Sequential:
@@ -40,3 +41,19 @@ def test_a_single_branch_has_one_gate_and_the_network_is_left_as_it_was() -> Non
 def test_other_attention_has_no_such_gates() -> None:
     with pytest.raises(InputError, match="no polarized self-attention"):
         record_gates(network("se"), torch.randn(1, 3, 4, 4, dtype=torch.float64))
+
+
+def test_the_spread_of_a_gate() -> None:
+    found = gate_spread(np.array([0.0, 0.005, 0.49, 0.51, 1.0, 0.7, 0.3, 0.2], np.float32).reshape(1, 8, 1, 1))
+    assert (found.low, found.high, found.spread) == (0, 1, 1)
+    assert found.saturated == 3 / 8
+    assert found.undecided == 2 / 8
+    assert found.std == pytest.approx(np.std([0.0, 0.005, 0.49, 0.51, 1.0, 0.7, 0.3, 0.2]), rel=1e-5)
+    assert not found.is_constant(0.5)
+
+
+def test_a_constant_gate_is_one_below_the_threshold() -> None:
+    flat = gate_spread(np.array([0.4, 0.41]))
+    assert flat.is_constant(0.011)
+    assert not flat.is_constant(0.0099)
+    assert not gate_spread(np.array([0.5, np.nan])).is_constant(0.02)

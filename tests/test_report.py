@@ -15,7 +15,19 @@ from hypothesis import strategies as st
 
 from polarpix.chart import Curves, svg, ticks
 from polarpix.images import read_image
-from polarpix.report import Report, Section, Table, shown, write_html, write_json, write_markdown
+from polarpix.report import (
+    Bars,
+    Change,
+    Matrix,
+    Report,
+    Section,
+    Share,
+    Table,
+    shown,
+    write_html,
+    write_json,
+    write_markdown,
+)
 
 FLAT = np.full((20, 30, 3), (10, 200, 30), np.uint8)
 NOISE = np.random.default_rng(0).integers(0, 256, (300, 400, 1), dtype=np.uint8).repeat(3, axis=2)
@@ -143,7 +155,7 @@ def test_markdown_has_tables_and_picture_files(tmp_path: Path) -> None:
     bars = {len(re.findall(r"(?<!\\)\|", line)) for line in rows}
     assert bars == {3, 4}  # two or three columns, whatever the text holds
     links = re.findall(r"\]\(<([^>]+)>\)", text)
-    assert links == ["r_pictures/000.png", "r_pictures/001.png"]
+    assert links == ["r_pictures/000.png", "r_pictures/001.jpg"]  # photographs as JPEG
     np.testing.assert_array_equal(read_image(tmp_path / "deep" / links[0]), FLAT)
     assert "## Conditions" in text
 
@@ -153,6 +165,9 @@ def test_markdown_has_tables_and_picture_files(tmp_path: Path) -> None:
     [
         (0.69, "0.69", "0.6900"),
         (0.123456, "0.1235", "0.1235"),
+        (0.0123456, "0.01235", "0.0123"),
+        (0.00123456, "0.001235", "0.001235"),
+        (0.0, "0", "0.0000"),
         (12345.6, "12,346", "12,346"),
         (7, "7", "7"),
         (np.int64(1000), "1,000", "1,000"),
@@ -215,3 +230,60 @@ def test_a_page_survives_being_written_again(tmp_path: Path) -> None:
     write_html(report("new"), tmp_path / "page.html")
     assert "Title new" in (tmp_path / "page.html").read_text(encoding="utf-8")
     assert [path.name for path in tmp_path.iterdir()] == ["page.html"]
+
+
+def test_bars_and_matrices_are_escaped_and_balanced(tmp_path: Path) -> None:
+    section = Section(
+        "Charts",
+        alert=f"careful {EVIL}",
+        bars=[Bars(EVIL, [("a", 0.5), (EVIL, math.nan), ("c", 2.0)])],
+        matrices=[Matrix(EVIL, ["x", EVIL], ["p", "q", EVIL], [[0.25, 0.75, 0.0], [math.nan, 1.0, 0.0004]])],
+    )
+    content = Report("t", [], [section, Section("none", bars=[Bars("b", [])], matrices=[Matrix("m", [], [], [])])])
+    source, parsed = page(content, tmp_path)
+    assert parsed.open == []
+    assert "script" not in parsed.tags
+    assert f"careful {EVIL}" in parsed.text
+    widths = [float(one) for one in re.findall(r'class="bar"[^>]* width="([\d.]+)"', source)]
+    assert widths[0] * 2 == pytest.approx(widths[2], abs=0.2)  # never beyond its track
+    assert widths[1] == 0
+    assert re.findall(r">(25|75|100)</text>", source) == ["25", "75", "100"]  # what is nearly none stays empty
+    write_json(content, tmp_path / "r.json")
+    kept = json.loads((tmp_path / "r.json").read_text())["sections"][0]
+    assert kept["matrices"][0]["values"] == [[0.25, 0.75, 0.0], [None, 1.0, 0.0004]]
+    assert kept["bars"][0]["values"][0] == ["a", 0.5]
+    write_markdown(content, tmp_path / "r.md")
+    text = (tmp_path / "r.md").read_text()
+    assert "**careful" in text
+    assert "| x | 25 | 75 |" in text
+
+
+def test_a_matrix_of_many_classes_has_no_figures(tmp_path: Path) -> None:
+    names = [f"class {i}" for i in range(30)]
+    source, _ = page(
+        Report("t", [], [Section("s", matrices=[Matrix("m", names, names, np.eye(30).tolist())])]), tmp_path
+    )
+    assert ">100</text>" not in source
+    assert "class 3 at class 3: 100.00%" in source  # for the pointer
+
+
+def test_differences_carry_sign_and_direction(tmp_path: Path) -> None:
+    rows = [[Change(0.5), Change(-0.25, True), Change(0.125, False, 0.75), Change(math.nan), Share(0.256)]]
+    source, _ = page(Report("t", [], [Section("s", table=Table(["a", "b", "c", "d", "e"], rows))]), tmp_path)
+    cells = re.findall(r"<td[^>]*>([^<]*)</td>", source)
+    assert cells == ["+0.5000", "-0.2500", "0.7500 (+0.1250)", "–", "25.6 %"]
+    assert source.count('"number up"') == source.count('"number down"') == 1
+    write_json(Report("t", [], [Section("s", table=Table(["a"], rows))]), tmp_path / "r.json")
+    kept = json.loads((tmp_path / "r.json").read_text())["sections"][0]["table"]["rows"]
+    assert kept == [[0.5, -0.25, 0.75, None, 0.256]]
+
+
+def test_long_names_of_lines_go_below_the_chart() -> None:
+    series = {f"a run with a rather long name {i}": TRAIN for i in range(4)}
+    drawn = svg(Curves("loss", series))
+    height = int(re.findall(r'viewBox="0 0 640 (\d+)"', drawn)[0])
+    keys = [float(y) for y in re.findall(r'class="key[^>]* y="([\d.]+)"', drawn)]
+    assert height > 280
+    assert len(keys) == 4
+    assert all(280 < y < height for y in keys)
+    assert "<circle" not in svg(Curves("t", {"a": [(i, i) for i in range(100)]}))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import platform
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -15,11 +15,18 @@ from polarpix.config import PoseRun, SegRun
 from polarpix.engine.artifact import Artifact, commit, load_state
 from polarpix.engine.fit import build_data, build_task, build_trainer, run_trainer
 from polarpix.errors import InputError
+from polarpix.findings import SPREAD, Findings, spread
 from polarpix.pose.evaluate import pose_protocol
+from polarpix.pose.page import pose_findings
+from polarpix.seg.analysis import Ranking
+from polarpix.seg.page import seg_findings
 from polarpix.seg.submission import Submission
+from polarpix.sheet import tile
 from polarpix.types import UInt8Array
 
 __all__ = ["Evaluation", "conditions", "evaluate"]
+
+KEPT = 6  # of the best predictions, and of the worst, are drawn
 
 
 @dataclass(frozen=True)
@@ -33,6 +40,7 @@ class Evaluation:
     conditions: dict[str, Any]
     results: list[dict[str, Any]]  # COCO keypoint results; empty for segmentation
     picture: UInt8Array  # truth beside prediction [H, W, 3]
+    findings: Findings = field(default_factory=Findings)  # what else the same pass over the data has shown
 
 
 def conditions() -> dict[str, Any]:
@@ -56,7 +64,7 @@ def evaluate(
         artifact: the weights.
         run: the page to evaluate by.
         split: "val" or "test".
-        pictures: how many are drawn.
+        pictures: how many are drawn, spread over the split, beside the best and the worst.
         submission: folder for the label maps that the server of the set takes; null for none.
 
     Raises:
@@ -83,16 +91,35 @@ def evaluate(
         if isinstance(run, PoseRun):
             raise InputError("--submission is for masks: COCO's server takes the results.json of every pose evaluation")
         task.submission = Submission(run, split, dataset, submission)
+    if isinstance(run, SegRun):
+        task.ranking = Ranking(spread(len(dataset), pictures), KEPT)
     trainer = build_trainer(run, Path(run.out), [])
     step: Any = trainer.validate if split == "val" else trainer.test
     run_trainer(trainer, step, task, datamodule=data, verbose=False)
     task.eval()
-    picture = task.pictures(dataset, pictures)
+    more = findings_of(run, task, data, split, pictures)
     protocol = pose_protocol(run, dataset) if isinstance(run, PoseRun) else seg_protocol(run, split, len(dataset))
     protocol["attention"] = artifact.attention
     seconds = round(time.perf_counter() - started, 1)
     found = conditions() | {"weights": artifact.file, "weights_commit": artifact.commit, "seconds": seconds}
-    return Evaluation(run.task, split, task.results, protocol, found, getattr(task, "coco", []), picture)
+    spread_out = [more.shown[position] for position in more.groups.get(SPREAD, [])]
+    picture = tile(spread_out, columns=2) if spread_out else task.pictures(dataset, pictures)
+    return Evaluation(run.task, split, task.results, protocol, found, getattr(task, "coco", []), picture, more)
+
+
+def findings_of(run: PoseRun | SegRun, task: Any, data: Any, split: str, pictures: int) -> Findings:
+    """What else the pass over the data has shown; of the pictures those that are drawn are read once more."""
+    dataset: Any = data.dataset(split)
+    if isinstance(run, PoseRun):
+        return pose_findings(run, dataset, task.keypoints, task.coco, pictures, KEPT)
+    crops = data.crops(split)
+
+    def read(position: int) -> tuple[UInt8Array, UInt8Array]:
+        image, label, _ = crops[0, position]
+        return image, label
+
+    counts = task.confusion.counts.cpu().numpy()  # [C, C]
+    return seg_findings(dataset, counts, task.ranking, read, Path(run.data.root), KEPT)
 
 
 def seg_protocol(run: SegRun, split: str, images: int) -> dict[str, Any]:

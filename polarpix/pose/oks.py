@@ -13,12 +13,41 @@ from polarpix.errors import InputError
 from polarpix.pose.coco_json import read_area, read_box, read_page
 from polarpix.types import IntArray
 
-__all__ = ["OKS_METRICS", "coco_results", "evaluate_oks", "oks", "oks_nms"]
+__all__ = [
+    "OKS_METRICS",
+    "OKS_STEPS",
+    "coco_results",
+    "evaluate_oks",
+    "oks",
+    "oks_nms",
+    "oks_precision",
+    "similarities",
+]
 
 OKS_METRICS = ("AP", "AP50", "AP75", "APM", "APL", "AR", "AR50", "AR75", "ARM", "ARL")
 """The keys of :func:`evaluate_oks`, in COCO's order: mean over OKS 0.50..0.95, at 0.50, at 0.75, medium, large."""
 
+OKS_STEPS = tuple(round(0.5 + 0.05 * i, 2) for i in range(10))
+"""The thresholds that COCO's AP and AR are means over."""
+
 Array = npt.NDArray[np.floating]
+
+
+def similarities(pred: Array, gt: Array, area: float | Array, sigmas: Sequence[float]) -> npt.NDArray[np.float64]:
+    """Similarity of each keypoint, exp(-d^2 / (2 area (2 sigma)^2)), in 0..1: what the OKS is the mean of.
+
+    Args:
+        pred: points [..., K, 2].
+        gt: points [K, 2], or [..., K, 2] that broadcast.
+        area: of the annotated instance in square pixels, [...] or one number.
+        sigmas: [K].
+
+    Returns:
+        [..., K]; NaN where a point is.
+    """
+    distance2 = ((np.asarray(pred, np.float64) - np.asarray(gt, np.float64)) ** 2).sum(axis=-1)  # [..., K]
+    scale = 2 * (np.asarray(area, np.float64)[..., None] + np.spacing(1)) * (2 * np.asarray(sigmas)) ** 2
+    return np.asarray(np.exp(-distance2 / scale))
 
 
 def oks(
@@ -39,10 +68,9 @@ def oks(
     Returns:
         [...]; 0 where nothing is labelled.
     """
-    distance2 = ((np.asarray(pred, np.float64) - np.asarray(gt, np.float64)) ** 2).sum(axis=-1)  # [..., K]
-    scale = 2 * (np.asarray(area, np.float64)[..., None] + np.spacing(1)) * (2 * np.asarray(sigmas)) ** 2
-    labelled = np.broadcast_to(np.asarray(visibility) > 0, distance2.shape)
-    similar = np.where(labelled, np.exp(-distance2 / scale), 0).sum(axis=-1)
+    each = similarities(pred, gt, area, sigmas)  # [..., K]
+    labelled = np.broadcast_to(np.asarray(visibility) > 0, each.shape)
+    similar = np.where(labelled, each, 0).sum(axis=-1)
     return np.asarray(similar / np.maximum(labelled.sum(axis=-1), 1))
 
 
@@ -117,6 +145,33 @@ def evaluate_oks(
         InputError: the file is no COCO keypoint file; a result of an image that it does not have; a number of keypoints
             that is not that of the sigmas; an annotation without a scale.
     """
+    stats = _accumulated(annotations, results, sigmas, category_id, summary=True).stats
+    return dict(zip(OKS_METRICS, (float(value) for value in stats), strict=True))
+
+
+def oks_precision(
+    annotations: str | Path | Mapping[str, Any],
+    results: Sequence[Mapping[str, Any]],
+    sigmas: Sequence[float],
+    category_id: int | None = None,
+) -> npt.NDArray[np.float64]:
+    """COCO's precision [10, 101] for each of OKS_STEPS at recall 0, 0.01 .. 1, over instances of all sizes.
+
+    The mean of a row is the AP at that OKS. Arguments and errors as :func:`evaluate_oks`; NaN without annotations.
+    """
+    run = _accumulated(annotations, results, sigmas, category_id)
+    precision = np.asarray(run.eval["precision"], np.float64)[:, :, :, 0, -1].mean(axis=2)  # [T, R] of [T, R, K, A, M]
+    return np.where(precision < 0, np.nan, precision)
+
+
+def _accumulated(
+    annotations: str | Path | Mapping[str, Any],
+    results: Sequence[Mapping[str, Any]],
+    sigmas: Sequence[float],
+    category_id: int | None,
+    summary: bool = False,
+) -> Any:
+    """COCO's evaluator when it has counted."""
     from faster_coco_eval import COCO, COCOeval_faster
 
     page = annotations if isinstance(annotations, Mapping) else read_page(Path(annotations))
@@ -142,8 +197,9 @@ def evaluate_oks(
     )
     run.evaluate()
     run.accumulate()
-    run.summarize()
-    return dict(zip(OKS_METRICS, (float(value) for value in run.stats), strict=True))
+    if summary:
+        run.summarize()
+    return run
 
 
 def _complete(note: Mapping[str, Any], K: int, source: str) -> dict[str, Any]:

@@ -149,6 +149,7 @@ class PoseTask(pl.LightningModule):
         self.found: list[tuple[Tensor, Tensor, Tensor]] = []  # index [B], keypoints [B, K, 2], scores [B, K]
         self.results: dict[str, float] = {}
         self.coco: list[dict[str, Any]] = []
+        self.keypoints = np.zeros((0, 0, 2), np.float32)  # [N, K, 2], those of the last evaluation
 
     def configure_optimizers(self) -> Any:
         return self.optimizers_of(self) if self.optimizers_of else None
@@ -192,7 +193,7 @@ class PoseTask(pl.LightningModule):
         keypoints = torch.cat([part[1] for part in parts])[order].numpy()  # [N, K, 2]
         scores = torch.cat([part[2] for part in parts])[order].numpy()  # [N, K]
         self.results, self.coco = evaluate_pose(dataset, keypoints, scores, self.run.eval, self.run.data.box_padding)
-        self.found = []
+        self.found, self.keypoints = [], keypoints
         for name, value in self.results.items():
             self.log(name, value, prog_bar=name == self.run.monitor)
 

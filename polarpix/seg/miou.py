@@ -54,8 +54,8 @@ class ConfusionMatrix:
         self.ignore = ignore
         self.counts = torch.zeros(num_classes, num_classes, dtype=torch.int64, device=device)  # [C, C]
 
-    def update(self, pred: Tensor, label: Tensor) -> None:
-        """Count predicted classes `pred` against `label`, two integer tensors of one shape.
+    def update(self, pred: Tensor, label: Tensor) -> Tensor:
+        """Count predicted classes `pred` against `label`, two integer tensors of one shape; gives these counts [C, C].
 
         Raises:
             ValueError: shapes that differ, or a value outside the classes (a label may also be `ignore`).
@@ -70,7 +70,9 @@ class ConfusionMatrix:
                     f"{name} holds {int(values.min())}..{int(values.max())}: must lie in 0..{self.num_classes - 1}"
                 )
         cells = torch.bincount(truth * self.num_classes + guess, minlength=self.num_classes**2)  # [C * C]
-        self.counts += cells.view(self.num_classes, self.num_classes).to(self.counts.device)
+        cells = cells.view(self.num_classes, self.num_classes).to(self.counts.device)  # [C, C]
+        self.counts += cells
+        return cells
 
     def merge(self, other: ConfusionMatrix) -> None:
         """Add the counts of another matrix."""

@@ -17,6 +17,7 @@ from polarpix.draw import draw_mask
 from polarpix.errors import InputError
 from polarpix.images import normalize
 from polarpix.loading import Key, build_loader, sample_rng
+from polarpix.seg.analysis import Ranking, picture_score
 from polarpix.seg.augment import SegTransform
 from polarpix.seg.datasets import SegDataset, build_seg_dataset, with_coarse
 from polarpix.seg.loss import seg_loss, training_loss
@@ -109,26 +110,25 @@ class SegData(pl.LightningDataModule):
         """The class table of the set."""
         return self.dataset("train").classes
 
+    def crops(self, split: str) -> SegCrops:
+        """What the network sees of a split; only "train" is augmented."""
+        dataset = self.dataset(split)
+        transform = SegTransform(self.run.data, dataset.classes.ignore, split == "train", self.run.eval.centre_crop)
+        return SegCrops(dataset, transform, self.run.seed, cache=Path(self.run.out) / "cache")
+
     def loader(self, split: str, batch_size: int) -> DataLoader[SegBatch]:
         """The loader of a split; only "train" is augmented and shuffled."""
-        dataset = self.dataset(split)
-        training = split == "train"
         trainer = self.trainer
         return build_loader(
-            SegCrops(
-                dataset,
-                SegTransform(self.run.data, dataset.classes.ignore, training, self.run.eval.centre_crop),
-                self.run.seed,
-                cache=Path(self.run.out) / "cache",
-            ),
+            self.crops(split),
             collate,
             seed=self.run.seed,
-            training=training,
+            training=split == "train",
             batch_size=batch_size,
             workers=self.run.engine.workers,
             rank=trainer.global_rank if trainer else 0,
             world=trainer.world_size if trainer else 1,
-            start=self.start if training else 0,
+            start=self.start if split == "train" else 0,
             skip=self.run.engine.skip_unreadable,
         )
 
@@ -159,6 +159,7 @@ class SegTask(pl.LightningModule):
         seg_loss(run.loss)  # refuses an unknown name before anything is trained
         self.results: dict[str, float] = {}
         self.submission: Submission | None = None  # takes every prediction of an evaluation
+        self.ranking: Ranking | None = None  # likewise, with its score
 
     def configure_optimizers(self) -> Any:
         return self.optimizers_of(self) if self.optimizers_of else None
@@ -185,13 +186,18 @@ class SegTask(pl.LightningModule):
             self.model, self.inputs(batch.image), self.run.eval, self.run.data.crop_size
         )  # [B, C, H, W]
         found = probabilities.argmax(dim=1)  # [B, H, W]
-        self.confusion.update(found, batch.label)
+        cells = self.confusion.update(found, batch.label)  # [C, C]
+        if self.ranking:  # one picture a batch, see SegData
+            label = found[0].to(torch.uint8).cpu().numpy()
+            self.ranking.add(int(batch.index[0]), picture_score(cells.cpu().numpy()), label)
         if self.submission:
             for position, label in zip(batch.index.tolist(), found.to(torch.uint8).cpu().numpy(), strict=True):
                 self.submission.write(position, label)
 
     def evaluation_end(self) -> None:
         self.confusion.all_reduce()
+        if self.ranking:
+            self.ranking.gather()
         scores = self.confusion.compute()
         # A server may have the labels: there is then nothing to measure, only something to write.
         self.results = scores.metrics(self.labels) if scores.pixels or not self.submission else {}
