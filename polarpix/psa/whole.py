@@ -1,4 +1,4 @@
-"""The whole block as one compiled call each way, on the CPU: :mod:`polarpix.psa.loops` with what lies between its passes.
+"""The whole block as one compiled call each way on the CPU: :mod:`polarpix.psa.loops` and what lies between its passes.
 
 On a small map the time of a block is that of its calls. Here the read, the small vectors and the write are one call of
 ``whole.c``, on threads that are woken once, and so is the backward; torch sees one operation of the autograd graph.
@@ -56,7 +56,7 @@ def takes(x: Tensor, form: str, layout: str, channel: Weights, spatial: Weights)
     """Whether one call can do it, for a map that the loops take.
 
     Both branches, of a form whose spatial gate collapses; weights beside the map, of its dtype and of the sizes that
-    belong to its channels. With a gradient only the paper form. Not where something reads the code instead of running it.
+    belong to its channels. With a gradient only the paper form. Not where the code is read instead of being run.
     """
     if (form, layout) not in COLLAPSING or (form == "released" and torch.is_grad_enabled()) or is_transformed():
         return False

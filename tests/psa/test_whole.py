@@ -1,4 +1,4 @@
-"""The whole block in one call: as exact as eager torch in float64's eyes, whatever the threads, and on today's weights."""
+"""The whole block in one call: as exact as eager torch, whatever the threads, and on today's weights."""
 
 from functools import cache
 
