@@ -327,7 +327,7 @@ def _weights(parts: nn.ModuleDict | None) -> dict[str, Tensor] | None:
         return None
     weights: dict[str, Tensor] = {}
     for name, part in parts._modules.items():
-        for kind, value in part._parameters.items():  # type: ignore[union-attr] # at each call: named_parameters would take longer than a launch
+        for kind, value in part._parameters.items():  # at each call: named_parameters would take longer than a launch
             if value is not None:
                 weights[LETTERS[name][kind]] = value
     return weights

@@ -1,7 +1,7 @@
 """The passes of the collapsed form over a map as compiled loops for the CPU: :mod:`polarpix.psa.plain` in other words.
 
 ``loops.c`` reads a map once a pass and keeps a tile of it in the cache, where torch's operations read it again for
-every sum. It is compiled with the machine's C compiler when it is first needed (a second or two) and kept in torch's
+every sum. It is compiled with the machine's C compiler when it is first needed (a few seconds) and kept in torch's
 cache folder; where there is no compiler, nothing is lost but the speed. The loops share torch's OpenMP threads.
 """
 

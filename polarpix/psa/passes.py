@@ -65,8 +65,10 @@ def attend(
         else:
             handed_on, (c, m, _) = x, hand.read(x, W_q, spatial is not None)
         m_u = m if collapses else None
-        paper = torch.is_grad_enabled() and vectors.takes(x, form, channel, spatial)
-        if paper and c is not None and m_u is not None and channel and spatial:
+        by_hand = torch.is_grad_enabled() and vectors.takes(x, form, channel, spatial)
+        u: Tensor | None
+        beta: Tensor | None
+        if by_hand and c is not None and m_u is not None and channel and spatial:
             g, u, beta = vectors.paper_vectors(c, m_u, layout, channel, spatial)
         else:
             g, u, beta = collapsed.vectors(c, m_u, x.dtype, form, layout, channel, spatial)

@@ -45,7 +45,8 @@ def _plan(shape: torch.Size, last: bool, dtype: torch.dtype, threads: int) -> _P
     described = loops.describe(shape, last, threads)[0]
     sizes = (ctypes.c_int64 * 4)()
     library.psa_sizes(described, sizes)
-    return _Plan(described, *sizes, library)
+    vectors, state, work, work_backward = sizes
+    return _Plan(described, vectors, state, work, work_backward, library)
 
 
 def _plan_of(x: Tensor) -> _Plan:
