@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from polarpix.errors import InputError
-from polarpix.psa import collapsed, loops, passes, plain, reference
+from polarpix.psa import collapsed, loops, passes, plain, reference, whole
 
 __all__ = ["RELEASED_NAMES", "PolarizedSelfAttention"]
 
@@ -21,6 +21,11 @@ IMPLS = ("auto", "reference", "collapsed", "loops", "fused")
 INITS = ("published", "identity", "torch")
 BRANCHES = ("both", "channel", "spatial")
 MAX_FUSED_CHANNELS = 2048  # a tile of the kernels holds all channels of some pixels in registers
+# a part's parameters -> their names in the formulas
+LETTERS = {
+    **{part: {"weight": f"W_{part}", "bias": f"b_{part}"} for part in ("q", "v", "z", "z1", "z2")},
+    "norm": {"weight": "ln_weight", "bias": "ln_bias"},
+}
 
 # our name -> name in the authors' published code
 RELEASED_NAMES = {
@@ -143,6 +148,8 @@ class PolarizedSelfAttention(nn.Module):
         if self.impl != "reference":
             self._check_input(x)
             hand = self._passes(x)
+            if hand is loops and channel and spatial and whole.takes(x, self.form, self.layout, channel, spatial):
+                return whole.attend(x, self.form, self.layout, channel, spatial, self.scale)
             return passes.attend(x, self.form, self.layout, channel, spatial, self.scale, hand)
         return reference.apply_gates(x, *self.gates(x), self.layout, self.scale)
 
@@ -319,8 +326,8 @@ def _weights(parts: nn.ModuleDict | None) -> dict[str, Tensor] | None:
     if parts is None:
         return None
     weights: dict[str, Tensor] = {}
-    for name, part in parts.items():
+    for name, part in parts._modules.items():
         for kind, value in part._parameters.items():  # at each call: named_parameters would take longer than a launch
             if value is not None:
-                weights[f"ln_{kind}" if name == "norm" else f"{'W' if kind == 'weight' else 'b'}_{name}"] = value
+                weights[LETTERS[name][kind]] = value
     return weights

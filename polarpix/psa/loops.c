@@ -156,7 +156,7 @@ INLINE void gated(const elem *x, elem *out, int64_t R, int64_t n, ptrdiff_t step
 }
 
 /* out = x (g + s) or x g s, and u_c e_p more where there is a u, of a tile: g and u one a channel, s and e one a pixel */
-INLINE void gate_tile(const Map *map, Tile t, const elem *x, elem *out, const float *g, const float *s, int add,
+static void gate_tile(const Map *map, Tile t, const elem *x, elem *out, const float *g, const float *s, int add,
                       const float *u, const float *e) {
     const int64_t C = map->C, P = map->P;
     if (map->last && u && add) gated(x, out, t.n, C, C, s, g, 1, e, u);
@@ -179,51 +179,69 @@ void psa_rows(const Map *map, const elem *x, const elem *d, const float *w, floa
     }
 }
 
+/* The read of a tile into one [2C + 2]: sum_p e^(r_p - most) x_p, sum_p x_p, most and sum_p e^(r_p - most), with r = w x
+   in row [t.n]. Without a query, w = NULL, only the second. */
+static void read_tile(const Map *map, Tile t, const elem *x, const float *w, float *row, float *one) {
+    const int64_t C = map->C;
+    float a[TILE], most = -INFINITY, sum = 0;
+    if (w) {
+        over_channels(map, t, x + t.x, NULL, w, row);
+        _Pragma("omp simd reduction(max : most)") for (int64_t p = 0; p < t.n; p++) most = row[p] > most ? row[p] : most;
+        _Pragma("omp simd reduction(+ : sum)") for (int64_t p = 0; p < t.n; p++) sum += a[p] = exp_(row[p] - most);
+    } else {
+        memset(a, 0, t.n * sizeof(float));
+    }
+    over_pixels(map, t, x + t.x, NULL, a, NULL, 1, one, one + C);
+    one[2 * C] = most;
+    one[2 * C + 1] = sum;
+}
+
+/* The tiles' sums of sample b put together, for the channels k .. k + n. */
+static void merge_read(const Map *map, const float *part, int64_t b, int64_t k, int64_t n, int query, float *stat, float *c,
+                       float *m) {
+    const int64_t C = map->C, K = 2 * C + 2;
+    const float *first = part + b * map->T * K;
+    float most = -INFINITY, sum = 0, *cb = c + b * C + k, *mb = m + b * C + k;
+    memset(cb, 0, n * sizeof(float));
+    memset(mb, 0, n * sizeof(float));
+    for (int64_t t = 0; t < map->T; t++) most = first[t * K + 2 * C] > most ? first[t * K + 2 * C] : most;
+    for (int64_t t = 0; t < map->T; t++) {
+        const float *one = first + t * K, factor = query ? exp_(one[2 * C] - most) : 0.0f;
+        sum += factor * one[2 * C + 1];
+        SIMD for (int64_t l = 0; l < n; l++) {
+            cb[l] += factor * one[k + l];
+            mb[l] += one[C + k + l];
+        }
+    }
+    SIMD for (int64_t l = 0; l < n; l++) {
+        cb[l] /= sum;
+        mb[l] /= (float)map->P;
+    }
+    if (k) return;
+    stat[2 * b] = most;
+    stat[2 * b + 1] = 1.0f / sum;
+}
+
 /* r [B, P] = w x with its greatest value and the inverse of its sum of e^(r - greatest) in stat [B, 2],
    c [B, C] = sum_p softmax(r)_p x_p, m [B, C] = mean_p x_p. Without a query, w = NULL, only m.
    part [B*T, 2C + 2] is work space. */
 void psa_read(const Map *map, const elem *x, const float *w, float *r, float *stat, float *c, float *m, float *part) {
-    const int64_t C = map->C, P = map->P, K = 2 * C + 2;
     FOR_TILES(map) {
         const Tile t = tile_of(map, i);
-        float a[TILE], *one = part + i * K, most = -INFINITY, sum = 0;
-        memset(a, 0, t.n * sizeof(float));
-        if (w) {
-            float *rt = r + t.b * P + t.p;
-            over_channels(map, t, x + t.x, NULL, w, rt);
-            _Pragma("omp simd reduction(max : most)") for (int64_t p = 0; p < t.n; p++) most = rt[p] > most ? rt[p] : most;
-            _Pragma("omp simd reduction(+ : sum)") for (int64_t p = 0; p < t.n; p++) sum += a[p] = exp_(rt[p] - most);
-        }
-        over_pixels(map, t, x + t.x, NULL, a, NULL, 1, one, one + C);
-        one[2 * C] = most;
-        one[2 * C + 1] = sum;
+        read_tile(map, t, x, w, w ? r + t.b * map->P + t.p : NULL, part + i * (2 * map->C + 2));
     }
-    memset(c, 0, map->B * C * sizeof(float));
-    memset(m, 0, map->B * C * sizeof(float));
-    for (int64_t b = 0; b < map->B; b++) {
-        const float *first = part + b * map->T * K;
-        float most = -INFINITY, sum = 0;
-        for (int64_t t = 0; t < map->T; t++) most = first[t * K + 2 * C] > most ? first[t * K + 2 * C] : most;
-        for (int64_t t = 0; t < map->T; t++) {
-            const float *one = first + t * K, factor = w ? exp_(one[2 * C] - most) : 0.0f;
-            sum += factor * one[2 * C + 1];
-            SIMD for (int64_t k = 0; k < C; k++) {
-                c[b * C + k] += factor * one[k];
-                m[b * C + k] += one[C + k];
-            }
-        }
-        stat[2 * b] = most;
-        stat[2 * b + 1] = 1.0f / sum;
-        SIMD for (int64_t k = 0; k < C; k++) {
-            c[b * C + k] /= sum;
-            m[b * C + k] /= (float)P;
-        }
-    }
+    for (int64_t b = 0; b < map->B; b++) merge_read(map, part, b, 0, map->C, w != NULL, stat, c, m);
 }
 
 /* The spatial term or factor of what multiplies a map: g + scale*s with add, else g*(scale*s), or g*scale without s. */
 INLINE void spatial_factor(const float *s, float scale, int64_t n, float *S) {
     SIMD for (int64_t p = 0; p < n; p++) S[p] = s ? scale * s[p] : scale;
+}
+
+/* s = sigmoid(u x + bias) of a tile, into row [t.n] */
+static void spatial_tile(const Map *map, Tile t, const elem *x, const float *u, float bias, float *row) {
+    over_channels(map, t, x + t.x, NULL, u, row);
+    SIMD for (int64_t p = 0; p < t.n; p++) row[p] = 1.0f / (1.0f + exp_(-row[p] - bias));
 }
 
 /* out = x times the gates; g [B, C] has the scale in it with add, and not without. s [B, P] is made here as
@@ -233,14 +251,45 @@ void psa_write(const Map *map, const elem *x, const float *g, const float *u, co
     FOR_TILES(map) {
         const Tile t = tile_of(map, i);
         float S[TILE], *st = s ? s + t.b * map->P + t.p : NULL;
-        if (u) {
-            const float bias = beta ? beta[t.b] : 0.0f;
-            over_channels(map, t, x + t.x, NULL, u + t.b * map->C, st);
-            SIMD for (int64_t p = 0; p < t.n; p++) st[p] = 1.0f / (1.0f + exp_(-st[p] - bias));
-        }
+        if (u) spatial_tile(map, t, x, u + t.b * map->C, beta ? beta[t.b] : 0.0f, st);
         spatial_factor(st, scale, t.n, S);
         gate_tile(map, t, x + t.x, out + t.x, g + t.b * map->C, S, add, NULL, NULL);
     }
+}
+
+/* The gradients of the gates of a tile into one [2C + 1]: of the channel gate, of u and of beta. S [t.n] is made as
+   spatial_factor does; e [t.n], the gradient of u x + beta, is made where there is a v, see psa_write_backward. */
+static void gradient_tile(const Map *map, Tile t, const elem *x, const elem *d, const float *s, const float *v, int add,
+                          float scale, float *S, float *e, float *one) {
+    const int64_t C = map->C;
+    float q[TILE], sum = 0;
+    spatial_factor(s, scale, t.n, S);
+    SIMD for (int64_t p = 0; p < t.n; p++) q[p] = add ? scale : S[p];
+    if (v) {
+        over_channels(map, t, x + t.x, d + t.x, v, e);
+        SIMD for (int64_t p = 0; p < t.n; p++) e[p] *= scale * s[p] * (1.0f - s[p]);
+    }
+    _Pragma("omp simd reduction(+ : sum)") for (int64_t p = 0; p < t.n; p++) sum += e[p];
+    one[2 * C] = sum;
+    over_pixels(map, t, x + t.x, d + t.x, q, e, 1, one, one + C);
+}
+
+/* The tiles' gradients of sample b put together, for the channels k .. k + n. */
+static void merge_gradient(const Map *map, const float *part, int64_t b, int64_t k, int64_t n, float *dg, float *du,
+                           float *dbeta) {
+    const int64_t C = map->C, K = 2 * C + 1;
+    float sum = 0, *dgb = dg + b * C + k, *dub = du + b * C + k;
+    memset(dgb, 0, n * sizeof(float));
+    memset(dub, 0, n * sizeof(float));
+    for (int64_t t = 0; t < map->T; t++) {
+        const float *one = part + (b * map->T + t) * K;
+        SIMD for (int64_t l = 0; l < n; l++) {
+            dgb[l] += one[k + l];
+            dub[l] += one[C + k + l];
+        }
+        sum += one[2 * C];
+    }
+    if (!k) dbeta[b] = sum;
 }
 
 /* From d, the gradient of the output: dg [B, C], du [B, C], dbeta [B] and the part of dx that needs no other sum.
@@ -253,35 +302,12 @@ void psa_write_backward(const Map *map, const elem *x, const elem *d, const floa
     const int64_t C = map->C, P = map->P, K = 2 * C + 1;
     FOR_TILES(map) {
         const Tile t = tile_of(map, i);
-        float S[TILE], q[TILE], e[TILE], *one = part + i * K, sum = 0;
-        const float *st = s ? s + t.b * P + t.p : NULL, *ut = u ? u + t.b * C : NULL;
-        spatial_factor(st, scale, t.n, S);
-        SIMD for (int64_t p = 0; p < t.n; p++) q[p] = add ? scale : S[p];
-        memset(e, 0, t.n * sizeof(float));
-        if (v) {
-            over_channels(map, t, x + t.x, d + t.x, v + t.b * C, e);
-            SIMD for (int64_t p = 0; p < t.n; p++) e[p] *= scale * st[p] * (1.0f - st[p]);
-            memcpy(de + t.b * P + t.p, e, t.n * sizeof(float));
-        } else if (u) {
-            memcpy(e, de + t.b * P + t.p, t.n * sizeof(float));
-        }
-        _Pragma("omp simd reduction(+ : sum)") for (int64_t p = 0; p < t.n; p++) sum += e[p];
-        one[2 * C] = sum;
-        over_pixels(map, t, x + t.x, d + t.x, q, e, 1, one, one + C);
-        if (dx) gate_tile(map, t, d + t.x, dx + t.x, g + t.b * C, S, add, ut, e);
+        float S[TILE], none[TILE], *e = de && u ? de + t.b * P + t.p : none;
+        if (e == none) memset(none, 0, t.n * sizeof(float));
+        gradient_tile(map, t, x, d, s ? s + t.b * P + t.p : NULL, v ? v + t.b * C : NULL, add, scale, S, e, part + i * K);
+        if (dx) gate_tile(map, t, d + t.x, dx + t.x, g + t.b * C, S, add, u ? u + t.b * C : NULL, e);
     }
-    memset(dg, 0, map->B * C * sizeof(float));
-    memset(du, 0, map->B * C * sizeof(float));
-    memset(dbeta, 0, map->B * sizeof(float));
-    for (int64_t i = 0; i < map->B * map->T; i++) {
-        const float *one = part + i * K;
-        const int64_t b = i / map->T;
-        SIMD for (int64_t k = 0; k < C; k++) {
-            dg[b * C + k] += one[k];
-            du[b * C + k] += one[C + k];
-        }
-        dbeta[b] += one[2 * C];
-    }
+    for (int64_t b = 0; b < map->B; b++) merge_gradient(map, part, b, 0, C, dg, du, dbeta);
 }
 
 /* o_ji += a_j b_i + v_j w_i + f_j + h_i; either of the last two, and the first four together, may be NULL */
@@ -295,6 +321,18 @@ INLINE void updated(elem *out, int64_t R, int64_t n, ptrdiff_t step, const float
     }
 }
 
+/* Of a tile with logits r and most, inverse of psa_read: a = softmax(r), dr_p = a_p (dc x_p - dot) and the query's
+   gradient sum_p dr_p x_p into one [C]. */
+static void query_gradient_tile(const Map *map, Tile t, const elem *x, const float *r, float most, float inverse,
+                                const float *dc, float dot, float *a, float *dr, float *one) {
+    over_channels(map, t, x + t.x, NULL, dc, dr);
+    SIMD for (int64_t p = 0; p < t.n; p++) {
+        a[p] = exp_(r[p] - most) * inverse;
+        dr[p] = a[p] * (dr[p] - dot);
+    }
+    over_pixels(map, t, x + t.x, NULL, dr, NULL, 0, one, NULL);
+}
+
 /* The gradient of psa_read: dw [C], and added to dx dc a_p + w dr_p + dmP with a = softmax(r) and
    dr_p = a_p (dc x_p - dot), dot = dc c, dmP [B, C] = dm/P. Without a channel branch w, r, stat, dc, dot and dw are NULL;
    dmP or dx may be. part [B*T, C] is work space. */
@@ -306,15 +344,9 @@ void psa_read_backward(const Map *map, const elem *x, const float *w, const floa
         float a[TILE], dr[TILE];
         elem *o = dx ? dx + t.x : NULL;
         const float *dct = dc ? dc + t.b * C : NULL, *dmt = dmP ? dmP + t.b * C : NULL;
-        if (w) {
-            const float most = stat[2 * t.b], inverse = stat[2 * t.b + 1], dot_b = dot[t.b], *rt = r + t.b * P + t.p;
-            over_channels(map, t, x + t.x, NULL, dct, dr);
-            SIMD for (int64_t p = 0; p < t.n; p++) {
-                a[p] = exp_(rt[p] - most) * inverse;
-                dr[p] = a[p] * (dr[p] - dot_b);
-            }
-            over_pixels(map, t, x + t.x, NULL, dr, NULL, 0, part + i * C, NULL);
-        }
+        if (w)
+            query_gradient_tile(map, t, x, r + t.b * P + t.p, stat[2 * t.b], stat[2 * t.b + 1], dct, dot[t.b], a, dr,
+                                part + i * C);
         if (o && w && map->last && dmt) updated(o, t.n, C, C, a, dct, dr, w, NULL, dmt);
         else if (o && w && map->last) updated(o, t.n, C, C, a, dct, dr, w, NULL, NULL);
         else if (o && w && dmt) updated(o, C, t.n, P, dct, a, w, dr, dmt, NULL);
@@ -327,61 +359,3 @@ void psa_read_backward(const Map *map, const elem *x, const float *w, const floa
     for (int64_t i = 0; i < map->B * map->T; i++)
         SIMD for (int64_t k = 0; k < C; k++) dw[k] += part[i * C + k];
 }
-
-#ifndef BF16 /* the weights are float, as everything here */
-
-#define CHUNK 32 /* rows or columns of a matrix that one thread takes at a time */
-
-/* out_b = W v_b + bias for W [R, n] and v [B, n] */
-static void applied(const float *W, const float *bias, const float *v, int64_t B, int64_t R, int64_t n, int threads,
-                    float *out) {
-    const int64_t chunks = (R + CHUNK - 1) / CHUNK;
-    _Pragma("omp parallel for schedule(static) num_threads(threads)") for (int64_t i = 0; i < chunks; i++) {
-        const int64_t j = i * CHUNK, rows = R - j < CHUNK ? R - j : CHUNK;
-        for (int64_t b = 0; b < B; b++) {
-            float *o = out + b * R + j;
-            sums(W + j * n, NULL, rows, n, n, v + b * n, NULL, 0, o, NULL);
-            SIMD for (int64_t k = 0; k < rows; k++) o[k] += bias[j + k];
-        }
-    }
-}
-
-/* The paper form's vectors between the two passes, without a gradient: the channel gate g [B, C] and u [B, C], beta [B].
-   W_v, W_t, W_u are [h, C], W_z is [C, h]; W_t and W_u are the spatial branch's W_q and W_v. work is [B, 2C]. */
-void psa_vectors(const Map *map, const float *c, const float *m, const float *W_v, const float *b_v, const float *W_z,
-                 const float *b_z, const float *ln_weight, const float *ln_bias, const float *W_t, const float *b_t,
-                 const float *W_u, const float *b_u, int sequence, float *g, float *u, float *beta, float *work) {
-    const int64_t B = map->B, C = map->C, h = C / 2, chunks = (C + CHUNK - 1) / CHUNK;
-    const int threads = B * C * h < SMALL ? 1 : (int)map->threads;
-    float *t = work, *y = work + B * C;
-    applied(W_v, b_v, c, B, h, C, threads, t);
-    applied(W_z, b_z, t, B, C, h, threads, g);
-    for (int64_t b = 0; b < B; b++) {
-        float *gb = g + b * C, mean = 0, variance = 0;
-        _Pragma("omp simd reduction(+ : mean)") for (int64_t k = 0; k < C; k++) mean += gb[k];
-        mean /= C;
-        _Pragma("omp simd reduction(+ : variance)") for (int64_t k = 0; k < C; k++)
-            variance += (gb[k] - mean) * (gb[k] - mean);
-        const float inverse = 1.0f / sqrtf(variance / C + 1e-5f);
-        SIMD for (int64_t k = 0; k < C; k++)
-            gb[k] = 1.0f / (1.0f + exp_(-((gb[k] - mean) * inverse * ln_weight[k] + ln_bias[k])));
-        SIMD for (int64_t k = 0; k < C; k++) y[b * C + k] = sequence ? m[b * C + k] * gb[k] : m[b * C + k];
-    }
-    applied(W_t, b_t, y, B, h, C, threads, t);
-    for (int64_t b = 0; b < B; b++) {
-        float *tb = t + b * h, most = -INFINITY, sum = 0, product = 0;
-        _Pragma("omp simd reduction(max : most)") for (int64_t k = 0; k < h; k++) most = tb[k] > most ? tb[k] : most;
-        _Pragma("omp simd reduction(+ : sum)") for (int64_t k = 0; k < h; k++) sum += tb[k] = exp_(tb[k] - most);
-        _Pragma("omp simd reduction(+ : product)") for (int64_t k = 0; k < h; k++) product += (tb[k] /= sum) * b_u[k];
-        beta[b] = product;
-    }
-    _Pragma("omp parallel for schedule(static) num_threads(threads)") for (int64_t i = 0; i < chunks; i++) {
-        const int64_t k = i * CHUNK, n = C - k < CHUNK ? C - k : CHUNK;
-        for (int64_t b = 0; b < B; b++) {
-            float *o = u + b * C + k;
-            adds(W_u + k, NULL, h, n, C, t + b * h, NULL, 0, o, NULL);
-            if (sequence) SIMD for (int64_t l = 0; l < n; l++) o[l] *= g[b * C + k + l];
-        }
-    }
-}
-#endif

@@ -1,7 +1,7 @@
 """The passes of the collapsed form over a map as compiled loops for the CPU: :mod:`polarpix.psa.plain` in other words.
 
 ``loops.c`` reads a map once a pass and keeps a tile of it in the cache, where torch's operations read it again for
-every sum. It is compiled with the machine's C compiler when it is first needed (a second or two) and kept in torch's
+every sum. It is compiled with the machine's C compiler when it is first needed (a few seconds) and kept in torch's
 cache folder; where there is no compiler, nothing is lost but the speed. The loops share torch's OpenMP threads.
 """
 
@@ -14,19 +14,29 @@ import platform
 import shutil
 import subprocess
 import tempfile
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from polarpix.psa import collapsed
-from polarpix.psa.collapsed import Weights
 from polarpix.psa.plain import State, empty_like, softmax_gradient
 
-__all__ = ["read", "read_backward", "takes", "vectors", "why_not", "write", "write_backward"]
+__all__ = [
+    "describe",
+    "lay_as",
+    "library",
+    "read",
+    "read_backward",
+    "takes",
+    "why_not",
+    "write",
+    "write_backward",
+]
 
-SOURCE = Path(__file__).with_name("loops.c")
+SOURCE = Path(__file__).with_name("whole.c")  # which includes the other
+SOURCES = (SOURCE, Path(__file__).with_name("loops.c"))
 FLAGS = ("-std=c11", "-O3", "-march=native", "-fno-math-errno", "-fno-trapping-math", "-fopenmp", "-fPIC")
 DTYPES = {torch.float32: (), torch.bfloat16: ("-DBF16",)}
 TILE = 1024  # most pixels of a tile, as in loops.c
@@ -74,13 +84,14 @@ def _load(dtype: torch.dtype) -> ctypes.CDLL:
         raise OSError("no C compiler found: install gcc or clang for faster attention on the CPU")
     flags = (*FLAGS, *DTYPES[dtype])
     version = subprocess.run([compiler, "--version"], capture_output=True, check=True, timeout=60).stdout
-    key = hashlib.sha256(b"\0".join([SOURCE.read_bytes(), version, _processor(), *map(str.encode, flags)])).hexdigest()
+    sources = [source.read_bytes() for source in SOURCES]
+    key = hashlib.sha256(b"\0".join([*sources, version, _processor(), *map(str.encode, flags)])).hexdigest()
     path = _folder() / f"psa-{key[:20]}.so"
     if not path.is_file():
         _compile(compiler, flags, path)
     # All symbols now: those of OpenMP must be torch's own, for one set of threads, and their lack must show here.
     found = ctypes.CDLL(str(path), mode=os.RTLD_NOW | os.RTLD_LOCAL)
-    for name, kinds in (SIGNATURES | (VECTORS if dtype == torch.float32 else {})).items():
+    for name, kinds in SIGNATURES.items():
         function = getattr(found, name)
         function.restype = None
         function.argtypes = [KINDS[kind] for kind in kinds]
@@ -126,22 +137,33 @@ SIGNATURES = {
     "psa_write": "mpppppifp",
     "psa_write_backward": "mpppppppifppppp",
     "psa_read_backward": "mpppppppppp",
+    "psa_sizes": "mp",
+    "psa_forward": "mppiifppip",
+    "psa_backward": "mpppifpppp",
 }
-VECTORS = {"psa_vectors": "mppppppppppppipppp"}  # of float32 only
+
+
+@lru_cache(maxsize=1024)
+def describe(shape: torch.Size, last: bool, threads: int) -> tuple[Any, int]:
+    """The C side's description of maps [B, C, H, W] that lie with their channels last or not, and their tiles."""
+    B, C, H, W = shape
+    P = H * W
+    tile = max(TILE_NUMBERS // C // 64 * 64, 64)
+    tile = min(tile, max(B * P // LEAST_TILES // 64 * 64, 64), TILE, P)
+    tiles = -(-P // tile)
+    return (ctypes.c_int64 * 7)(B, C, P, int(last), tile, tiles, threads), B * tiles
+
+
+def lay_as(x: Tensor, d: Tensor) -> Tensor:
+    """A map as x lies."""
+    return d.contiguous(memory_format=torch.contiguous_format if x.is_contiguous() else torch.channels_last)
 
 
 class _Call:
     """The loops on maps of the shape, layout and dtype of x."""
 
     def __init__(self, x: Tensor) -> None:
-        B, C, H, W = x.shape
-        P = H * W
-        tile = max(TILE_NUMBERS // C // 64 * 64, 64)
-        tile = min(tile, max(B * P // LEAST_TILES // 64 * 64, 64), TILE, P)
-        self.tiles = B * -(-P // tile)
-        self.last = not x.is_contiguous()
-        sizes = (B, C, P, int(self.last), tile, -(-P // tile), torch.get_num_threads())
-        self.map = (ctypes.c_int64 * 7)(*sizes)
+        self.map, self.tiles = describe(x.shape, not x.is_contiguous(), torch.get_num_threads())
         self.library = library(x.dtype)
 
     def __call__(self, name: str, *arguments: Tensor | float | None) -> None:
@@ -149,10 +171,6 @@ class _Call:
             raise RuntimeError("the map is on the CPU, some weights are not: move the block to the CPU")
         at = [one.data_ptr() if isinstance(one, Tensor) else one for one in arguments]
         getattr(self.library, name)(self.map, *at)
-
-    def lay(self, d: Tensor) -> Tensor:
-        """A map as x lies."""
-        return d.contiguous(memory_format=torch.channels_last if self.last else torch.contiguous_format)
 
 
 def _vector(v: Tensor | None) -> Tensor | None:
@@ -199,28 +217,6 @@ def read_backward(
     return dW_q if weighs else None
 
 
-def vectors(
-    x: Tensor,
-    c: Tensor | None,
-    m: Tensor | None,
-    form: str,
-    layout: str,
-    channel: Weights | None,
-    spatial: Weights | None,
-) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
-    """:func:`polarpix.psa.collapsed.vectors` without a gradient; of the paper form in one call."""
-    if form != "paper" or channel is None or spatial is None or c is None or m is None:
-        return collapsed.vectors(c, m, x.dtype, form, layout, channel, spatial)
-    names = ("W_v", "b_v", "W_z", "b_z", "ln_weight", "ln_bias")
-    weights = [channel[name] for name in names] + [spatial[name] for name in ("W_q", "b_q", "W_v", "b_v")]
-    if not all(W.dtype == x.dtype == torch.float32 and W.is_contiguous() for W in weights):
-        return collapsed.vectors(c, m, x.dtype, form, layout, channel, spatial)
-    B, C = c.shape
-    g, u, beta = _empty(x, B, C), _empty(x, B, C), _empty(x, B)
-    _Call(x)("psa_vectors", c, m, *weights, int(layout == "sequential"), g, u, beta, _empty(x, B, 2 * C))
-    return g, u, beta
-
-
 def write(
     x: Tensor,
     g: Tensor | None,
@@ -263,7 +259,7 @@ def write_backward(
     """dx so far, unless ``maps`` is off, dg [B, C], du [B, C], dbeta [B] and de [B, 1, P]."""
     B, C = x.shape[:2]
     call = _Call(x)
-    d = call.lay(d)
+    d = lay_as(x, d)
     s, softmax = state
     add = layout == "parallel" and g is not None and u is not None
     gates = _gates(x, g, scale if add else 1.0)

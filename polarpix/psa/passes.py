@@ -32,7 +32,7 @@ from polarpix.psa import collapsed, plain, vectors
 from polarpix.psa.collapsed import Weights
 from polarpix.psa.reference import wide
 
-__all__ = ["attend"]
+__all__ = ["attend", "differentiable", "is_transformed"]
 
 Grads = tuple[Tensor | None, ...]
 
@@ -54,7 +54,7 @@ def attend(
     export, functorch, forward-mode derivatives) meets the plain operations of :mod:`polarpix.psa.collapsed`, and so do
     second derivatives.
     """
-    if _is_transformed():
+    if is_transformed():
         g, s = collapsed.gates(x, form, layout, channel, spatial)
         return collapsed.apply_gates(x, g, s, layout, scale)
     W_q, b_q = (None, None) if channel is None else (channel["W_q"], channel.get("b_q"))
@@ -65,9 +65,10 @@ def attend(
         else:
             handed_on, (c, m, _) = x, hand.read(x, W_q, spatial is not None)
         m_u = m if collapses else None
-        if not torch.is_grad_enabled():
-            g, u, beta = hand.vectors(x, c, m_u, form, layout, channel, spatial)
-        elif c is not None and m_u is not None and channel and spatial and vectors.takes(x, form, channel, spatial):
+        by_hand = torch.is_grad_enabled() and vectors.takes(x, form, channel, spatial)
+        u: Tensor | None
+        beta: Tensor | None
+        if by_hand and c is not None and m_u is not None and channel and spatial:
             g, u, beta = vectors.paper_vectors(c, m_u, layout, channel, spatial)
         else:
             g, u, beta = collapsed.vectors(c, m_u, x.dtype, form, layout, channel, spatial)
@@ -82,7 +83,8 @@ def attend(
         return out
 
 
-def _is_transformed() -> bool:
+def is_transformed() -> bool:
+    """Whether something reads or transforms the code instead of running it."""
     return (
         torch.compiler.is_compiling()
         or torch._C._is_tracing()
@@ -106,7 +108,7 @@ class _Read(torch.autograd.Function):
     def backward(ctx: Any, dx: Tensor | None, dc: Tensor | None, dm: Tensor | None) -> Grads:
         x, W_q, b_q, *state = ctx.saved_tensors
         if torch.is_grad_enabled():
-            more, dW_q, db_q = _differentiable(_plain_read, (x, W_q, b_q), (dc, dm))
+            more, dW_q, db_q = differentiable(_plain_read, (x, W_q, b_q), (dc, dm))
             return more if dx is None else dx if more is None else dx + more, dW_q, db_q, None, None
         with collapsed.no_autocast(x.device.type):
             dW_q = ctx.hand.read_backward(x, W_q, tuple(state), dc, dm, dx, ctx.needs_input_grad[1])
@@ -138,7 +140,7 @@ class _Write(torch.autograd.Function):
         _, layout, scale = ctx.kind
         if torch.is_grad_enabled():
             plainly = partial(_plain_write, *ctx.kind)
-            return *_differentiable(plainly, (x, g, u, beta, e), (d,)), None, None, None, None
+            return *differentiable(plainly, (x, g, u, beta, e), (d,)), None, None, None, None
         with collapsed.no_autocast(x.device.type):
             dx, dg, du, dbeta, de = ctx.hand.write_backward(
                 x, d, g, u, tuple(state), layout, scale, ctx.needs_input_grad[0]
@@ -169,7 +171,7 @@ class _Softmaxes(torch.autograd.Function):
     def backward(ctx: Any, dx: Tensor | None, de: Tensor | None) -> Grads:
         x, W, t = ctx.saved_tensors
         if torch.is_grad_enabled():
-            more, dW, dt = _differentiable(_plain_softmaxes, (x, W, t), (de,))
+            more, dW, dt = differentiable(_plain_softmaxes, (x, W, t), (de,))
             return more if dx is None else dx if more is None else dx + more, dW, dt
         if de is None:
             return dx, None, None
@@ -214,7 +216,7 @@ def _plain_write(
     return (collapsed.apply_gates(x, None if g is None else g[..., None, None], s, layout, scale),)
 
 
-def _differentiable(function: Callable[..., Grads], inputs: Grads, d_outputs: Grads) -> Grads:
+def differentiable(function: Callable[..., Grads], inputs: Grads, d_outputs: Grads) -> Grads:
     """Gradients that have a graph themselves, of a pass in plain operations."""
     # views, as one input may have been made from another, and only what goes through the function belongs here
     inputs = tuple(None if one is None else one.view_as(one) for one in inputs)

@@ -9,11 +9,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from polarpix.psa import collapsed
-from polarpix.psa.collapsed import Weights, widen
+from polarpix.psa.collapsed import widen
 from polarpix.psa.reference import wide
 
-__all__ = ["State", "empty_like", "read", "read_backward", "softmax_gradient", "vectors", "write", "write_backward"]
+__all__ = ["State", "empty_like", "read", "read_backward", "softmax_gradient", "write", "write_backward"]
 
 State = tuple[Tensor | None, ...]  # what a pass keeps for its backward
 
@@ -102,19 +101,6 @@ def read_backward(
             _add_outer(Dx, dc, a)
             _add_outer(Dx, W_q.flatten(1), dr)
     return dW_q
-
-
-def vectors(
-    x: Tensor,
-    c: Tensor | None,
-    m: Tensor | None,
-    form: str,
-    layout: str,
-    channel: Weights | None,
-    spatial: Weights | None,
-) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
-    """What lies between the two passes: :func:`polarpix.psa.collapsed.vectors`."""
-    return collapsed.vectors(c, m, x.dtype, form, layout, channel, spatial)
 
 
 def write(

@@ -1,0 +1,154 @@
+"""The whole block as one compiled call each way on the CPU: :mod:`polarpix.psa.loops` and what lies between its passes.
+
+On a small map the time of a block is that of its calls. Here the read, the small vectors and the write are one call of
+``whole.c``, on threads that are woken once, and so is the backward; torch sees one operation of the autograd graph.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from functools import lru_cache, partial
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn import Parameter
+
+from polarpix.psa import collapsed, loops
+from polarpix.psa.collapsed import Weights
+from polarpix.psa.passes import differentiable, is_transformed
+
+__all__ = ["attend", "takes"]
+
+Grads = tuple[Tensor | None, ...]
+CHANNEL = ("W_q", "b_q", "W_v", "b_v", "W_z", "b_z", "ln_weight", "ln_bias")
+SPATIAL = ("W_q", "b_q", "W_v", "b_v")
+COLLAPSING = (("paper", "parallel"), ("paper", "sequential"), ("released", "parallel"))
+Pointers = ctypes.c_void_p * (len(CHANNEL) + len(SPATIAL))
+
+
+class _Plan(NamedTuple):
+    """What is the same in every call on maps of one shape, layout and dtype."""
+
+    map: Any  # the C side's description
+    vectors: int  # numbers of the state that the forward makes
+    state: int  # with the rows that the backward needs
+    work: int  # numbers of work space of the forward
+    work_backward: int
+    library: Any
+
+
+@lru_cache(maxsize=1024)
+def _plan(shape: torch.Size, last: bool, dtype: torch.dtype, threads: int) -> _Plan:
+    library = loops.library(dtype)
+    assert library is not None  # as loops.takes says
+    described = loops.describe(shape, last, threads)[0]
+    sizes = (ctypes.c_int64 * 4)()
+    library.psa_sizes(described, sizes)
+    vectors, state, work, work_backward = sizes
+    return _Plan(described, vectors, state, work, work_backward, library)
+
+
+def _plan_of(x: Tensor) -> _Plan:
+    return _plan(x.shape, not x.is_contiguous(), x.dtype, torch.get_num_threads())
+
+
+def takes(x: Tensor, form: str, layout: str, channel: Weights, spatial: Weights) -> bool:
+    """Whether one call can do it, for a map that the loops take.
+
+    Both branches, of a form whose spatial gate collapses; weights beside the map, of its dtype and of the sizes that
+    belong to its channels. With a gradient only the paper form. Not where the code is read instead of being run.
+    """
+    if (form, layout) not in COLLAPSING or (form == "released" and torch.is_grad_enabled()) or is_transformed():
+        return False
+    dtype = x.dtype
+    for weights, sizes in zip((channel, spatial), _sizes(form, x.shape[1]), strict=True):
+        if len(weights) != len(sizes):
+            return False
+        for name, W in weights.items():
+            if W.dtype is not dtype or not W.is_cpu or W.numel() != sizes.get(name) or not W.is_contiguous():
+                return False
+            if type(W) not in (Parameter, Tensor):
+                return False
+    return True
+
+
+@lru_cache(maxsize=1024)
+def _sizes(form: str, C: int) -> tuple[dict[str, int], dict[str, int]]:
+    """How many numbers each weight of the two branches has."""
+    h = C // 2
+    channel = dict(zip(CHANNEL, (C, 1, h * C, h, C * h, C, C, C), strict=True))
+    spatial = dict(zip(SPATIAL, (h * C, h, h * C, h), strict=True))
+    if form == "released":  # no biases, no LayerNorm
+        channel, spatial = ({k: n for k, n in sizes.items() if k[0] == "W"} for sizes in (channel, spatial))
+    return channel, spatial
+
+
+def attend(x: Tensor, form: str, layout: str, channel: Weights, spatial: Weights, scale: float = 1.0) -> Tensor:
+    """As :func:`polarpix.psa.passes.attend`, for what :func:`takes` takes."""
+    weights = [channel.get(name) for name in CHANNEL] + [spatial.get(name) for name in SPATIAL]
+    if torch.is_grad_enabled():
+        attended: Tensor = _Block.apply(x, layout, scale, *weights)
+        return attended
+    plan = _plan_of(x)
+    kept = plan.state if form == "released" else plan.vectors
+    work = _floats(kept + plan.work)
+    at = work.data_ptr()
+    return _forward(plan, x, form, layout, scale, weights, at, form == "released", at + 4 * kept)
+
+
+def _forward(
+    plan: _Plan, x: Tensor, form: str, layout: str, scale: float, weights: Any, kept: int, rows: bool, work: int
+) -> Tensor:
+    out = torch.empty_like(x)
+    plan.library.psa_forward(
+        plan.map, x.data_ptr(), _pointers(weights), form == "released", layout == "sequential", scale,
+        out.data_ptr(), kept, rows, work,
+    )  # fmt: skip
+    return out
+
+
+def _floats(count: int) -> Tensor:
+    return torch.empty(count, dtype=torch.float32, device="cpu")
+
+
+def _pointers(tensors: Any) -> Any:
+    return Pointers(*[None if one is None else one.data_ptr() for one in tensors])
+
+
+class _Block(torch.autograd.Function):
+    """The paper form. Kept for the backward: x, two rows of P numbers and some vectors for each sample."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, layout: str, scale: float, *weights: Tensor) -> Tensor:
+        plan = _plan_of(x)
+        kept, work = _floats(plan.state), _floats(plan.work)
+        ctx.layout, ctx.scale = layout, scale
+        ctx.save_for_backward(x, kept, *weights)
+        return _forward(plan, x, "paper", layout, scale, weights, kept.data_ptr(), True, work.data_ptr())
+
+    @staticmethod
+    def backward(ctx: Any, d: Tensor) -> Grads:
+        x, kept, *weights = ctx.saved_tensors
+        if torch.is_grad_enabled():
+            dx, *d_weights = differentiable(partial(_plain, ctx.layout, ctx.scale), (x, *weights), (d,))
+            return dx, None, None, *d_weights
+        plan = _plan_of(x)
+        d = loops.lay_as(x, d)
+        dx, _, _, *d_weights = (
+            torch.empty_like(one) if wanted else None
+            for one, wanted in zip((x, None, None, *weights), ctx.needs_input_grad, strict=True)
+        )
+        work = _floats(plan.work_backward)
+        plan.library.psa_backward(
+            plan.map, x.data_ptr(), d.data_ptr(), _pointers(weights), ctx.layout == "sequential", ctx.scale,
+            kept.data_ptr(), None if dx is None else dx.data_ptr(), _pointers(d_weights), work.data_ptr(),
+        )  # fmt: skip
+        return dx, None, None, *d_weights
+
+
+def _plain(layout: str, scale: float, x: Tensor, *weights: Tensor) -> Grads:
+    channel = dict(zip(CHANNEL, weights[: len(CHANNEL)], strict=True))
+    spatial = dict(zip(SPATIAL, weights[len(CHANNEL) :], strict=True))
+    g, s = collapsed.gates(x, "paper", layout, channel, spatial)
+    return (collapsed.apply_gates(x, g, s, layout, scale),)

@@ -1,0 +1,250 @@
+"""The whole block in one call: as exact as eager torch, whatever the threads, and on today's weights."""
+
+from functools import cache
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from polarpix.errors import InputError
+from polarpix.psa import PolarizedSelfAttention, whole
+from polarpix.psa.block import _weights
+
+pytestmark = pytest.mark.compiler
+
+FORMATS = {"contiguous": torch.contiguous_format, "channels_last": torch.channels_last}
+KINDS = [("paper", "parallel"), ("paper", "sequential"), ("released", "parallel")]
+SHAPES = {
+    "odd": (3, 50, 17, 13),  # rows left over from every unrolled loop
+    "pixel": (2, 16, 1, 1),
+    "two": (1, 2, 5, 3),
+    "samples": (4, 16, 40, 61),  # a thread takes whole samples, of several tiles and a shorter last one
+    "matrices": (2, 130, 9, 11),  # threads share the matrices between the passes
+    "wide": (1, 1030, 9, 8),
+}
+
+
+@pytest.fixture(autouse=True)
+def _seed():
+    torch.manual_seed(0)
+
+
+@pytest.fixture
+def _poison(monkeypatch):
+    """Fresh memory holds NaN, so that what is not written shows."""
+    for name in ("empty", "empty_like"):
+        make = getattr(torch, name)
+        monkeypatch.setattr(torch, name, lambda *args, make=make, **kwargs: make(*args, **kwargs).fill_(float("nan")))
+
+
+@pytest.fixture
+def threads():
+    """Sets torch's threads, and puts them back."""
+    before = torch.get_num_threads()
+    yield torch.set_num_threads
+    torch.set_num_threads(before)
+
+
+@cache
+def state(channels, form, layout):
+    """Weights in float64 that all matter: gates spread over 0 .. 1, LayerNorm weights around 1."""
+    torch.manual_seed(channels)  # the same whichever test comes first
+    block = PolarizedSelfAttention(channels, layout, form, init="torch")
+    with torch.no_grad():
+        for name, parameter in block.named_parameters():
+            parameter.add_(torch.randn_like(parameter) * (0.3 if "norm" in name else channels**-0.5))
+    return block.state_dict()
+
+
+def build(channels, form="paper", layout="parallel", dtype=torch.float32, impl="loops"):
+    block = PolarizedSelfAttention(channels, layout, form, impl, scale=2.0).to(dtype)
+    block.load_state_dict(state(channels, form, layout))
+    return block
+
+
+def taken(block, x):
+    return whole.takes(x, block.form, block.layout, _weights(block.channel), _weights(block.spatial))
+
+
+def problem(shape, memory_format="contiguous", dtype=torch.float32):
+    x, d = torch.randn(shape).to(dtype), torch.randn(shape).to(dtype)
+    return x.contiguous(memory_format=FORMATS[memory_format]), d
+
+
+def sweep(block, x, d, gradients=True):
+    """Output, gradient of x and of each parameter; in float64."""
+    if not gradients:
+        with torch.no_grad():
+            return [block(x).double()]
+    x = x.detach().requires_grad_()
+    out = block(x)
+    return [one.double() for one in (out.detach(), *torch.autograd.grad(out, [x, *block.parameters()], d))]
+
+
+@pytest.mark.usefixtures("_poison")
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("memory_format", FORMATS)
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize(("form", "layout"), KINDS)
+def test_errs_at_most_twice_as_much_as_eager_torch(form, layout, shape, memory_format, dtype):
+    channels = SHAPES[shape][1]
+    x, d = problem(SHAPES[shape], memory_format, dtype)
+    block = build(channels, form, layout, dtype)
+    eager_block = build(channels, form, layout, dtype, "reference")
+    exact = PolarizedSelfAttention(channels, layout, form, "reference", scale=2.0).double()
+    exact.load_state_dict(block.state_dict())  # as rounded
+    gradients = form == "paper"
+    with torch.set_grad_enabled(gradients):
+        assert taken(block, x)
+    wanted = sweep(exact, x.double(), d.double(), gradients)
+    eager = sweep(eager_block, x, d, gradients)
+    got = sweep(block, x, d, gradients)
+    dust = 1e-6 * max(truth.abs().max() for truth in wanted)  # sums that cancel leave float32's, whatever eager leaves
+    for one, theirs, truth in zip(got, eager, wanted, strict=True):
+        rounding = torch.finfo(dtype).eps * truth.abs().max()
+        assert (one - truth).abs().max() <= 2 * (theirs - truth).abs().max() + rounding + dust
+    if gradients:
+        assert torch.equal(sweep(block, x, d, gradients=False)[0], got[0])
+
+
+@given(
+    b=st.integers(1, 4), half=st.integers(1, 40), h=st.integers(1, 40), w=st.integers(1, 40),
+    last=st.booleans(), layout=st.sampled_from(["parallel", "sequential"]),
+)  # fmt: skip
+@settings(deadline=None, max_examples=25)
+def test_any_shape(b, half, h, w, last, layout):
+    x, d = problem((b, 2 * half, h, w), "channels_last" if last else "contiguous")
+    wanted = sweep(build(2 * half, layout=layout, dtype=torch.float64, impl="reference"), x.double(), d.double())
+    largest = max(truth.abs().max().item() for truth in wanted)
+    for one, truth in zip(sweep(build(2 * half, layout=layout), x, d), wanted, strict=True):
+        torch.testing.assert_close(one, truth, rtol=1e-4, atol=1e-5 * largest)
+
+
+@pytest.mark.parametrize("memory_format", FORMATS)
+@pytest.mark.parametrize("shape", ["samples", "matrices", "odd"])
+@pytest.mark.parametrize(("form", "layout"), KINDS)
+def test_threads_and_repetition_change_no_bit(form, layout, shape, memory_format, threads):
+    block = build(SHAPES[shape][1], form, layout)
+    x, d = problem(SHAPES[shape], memory_format)
+    results = []
+    for count in (1, 1, 2, 3, 4):
+        threads(count)
+        results.append(sweep(block, x, d, form == "paper"))
+    for found in results[1:]:
+        assert all(torch.equal(one, other) for one, other in zip(found, results[0], strict=True))
+
+
+def test_weights_are_those_of_today():
+    block, x = build(16), torch.randn(2, 16, 6, 7)
+    others = PolarizedSelfAttention(16, init="torch", scale=2.0)
+
+    def holds():
+        with torch.no_grad():
+            truth = build(16, impl="reference")
+            truth.load_state_dict(block.state_dict())
+            torch.testing.assert_close(block(x), truth(x))
+
+    holds()
+    with torch.no_grad():
+        block.channel["v"].weight.mul_(2)
+    holds()
+    block.spatial["q"].bias = torch.nn.Parameter(torch.randn(8))
+    holds()
+    block.load_state_dict(others.state_dict(), assign=True)
+    holds()
+    block.spatial["v"] = torch.nn.Conv2d(16, 8, 1)
+    holds()
+    block.impl = "auto"
+    assert block.double()(x.double()).dtype == torch.float64
+    block.float()
+    holds()
+    weights = {name: torch.randn_like(W) for name, W in block.named_parameters()}
+    out = torch.func.functional_call(block, weights, x)
+    block.load_state_dict(weights)
+    assert torch.equal(out, block(x))
+
+
+def test_second_derivatives():
+    x, d = problem((2, 16, 4, 5))
+    found = []
+    for dtype, impl in ((torch.float32, "loops"), (torch.float64, "reference")):
+        for layout in ("parallel", "sequential"):
+            block = build(16, layout=layout, dtype=dtype, impl=impl)
+            one = x.to(dtype).requires_grad_()
+            inputs = [one, *block.parameters()]
+            firsts = torch.autograd.grad(block(one), inputs, d.to(dtype), create_graph=True)
+            norm = sum(first.square().sum() for first in firsts)
+            found.append([g.double() for g in torch.autograd.grad(norm, inputs, materialize_grads=True)])
+    for got, wanted in zip(found[:2], found[2:], strict=True):
+        largest = max(one.abs().max().item() for one in wanted)
+        for one, truth in zip(got, wanted, strict=True):
+            torch.testing.assert_close(one, truth, rtol=1e-3, atol=1e-5 * largest)
+
+
+def test_gradients_only_where_they_are_wanted():
+    block, (x, d) = build(16), problem((2, 16, 6, 7))
+    block.channel.requires_grad_(False)
+    block.spatial["q"].weight.requires_grad_(False)
+    block(x).backward(d)
+    have = {name for name, one in block.named_parameters() if one.grad is not None}
+    assert have == {"spatial.q.bias", "spatial.v.weight", "spatial.v.bias"}
+    every = dict(zip(dict(block.named_parameters()), sweep(build(16), x, d)[2:], strict=True))
+    assert all(torch.equal(block.get_parameter(name).grad.double(), every[name]) for name in have)
+    block.requires_grad_(False)
+    x.requires_grad_()
+    block(x).backward(d)
+    assert torch.equal(x.grad.double(), sweep(build(16), x, d)[1])
+
+
+def test_a_gradient_that_lies_otherwise():
+    block = build(16)
+    x, d = problem((2, 16, 6, 7), "channels_last")
+    expanded = torch.ones(()).expand(x.shape)
+    for one in (d, d[:, :, :1].expand(x.shape), expanded):
+        for got, wanted in zip(sweep(block, x, one), sweep(block, x, one.clone()), strict=True):
+            assert torch.equal(got, wanted)
+
+
+@pytest.mark.parametrize("memory_format", FORMATS)
+def test_the_default_dtype_of_torch_is_of_no_concern(memory_format):
+    block, (x, d) = build(16), problem((2, 16, 6, 7), memory_format)
+    wanted = sweep(block, x, d)
+    torch.set_default_dtype(torch.float16)
+    try:
+        got = sweep(block, x, d)
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert all(torch.equal(one, other) for one, other in zip(got, wanted, strict=True))
+
+
+def test_changed_in_place_between_forward_and_backward_is_an_error():
+    block, (x, d) = build(16), problem((2, 16, 6, 7))
+    out = block(x)
+    with torch.no_grad():
+        block.spatial["q"].weight.add_(1)
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        out.backward(d)
+
+
+def test_what_it_leaves_to_the_passes():
+    block, x = build(16), torch.randn(2, 16, 6, 7)
+    assert taken(block, x)
+    assert not taken(build(16, "released"), x)  # with a gradient
+    assert not taken(block, x.bfloat16())
+    block.channel["v"].weight = torch.nn.Parameter(torch.randn(16, 8, 1, 1).transpose(0, 1))
+    assert not taken(block, x)
+    truth = build(16, impl="reference")
+    truth.load_state_dict(block.state_dict())
+    torch.testing.assert_close(block(x), truth(x))
+    many = torch.randn(3, 2, 16, 6, 7)
+    auto = build(16, impl="auto")
+    together = torch.func.vmap(auto)(many)
+    torch.testing.assert_close(together, torch.stack([auto(one) for one in many]))
+
+
+def test_weights_of_another_size_never_reach_the_loops():
+    block = build(16)
+    block.spatial["v"] = torch.nn.Conv2d(16, 4, 1)
+    with pytest.raises((InputError, RuntimeError)):
+        block(torch.randn(2, 16, 6, 7))
