@@ -106,7 +106,7 @@ def command_parser(name: str) -> Parser:
         elif parameter.default is parameter.empty:
             parser.add_argument(parameter.name, nargs="+" if kind.startswith("list") else None, **settings)
             if parameter.name == "weights":  # for the help: named_model() has put it first before a line is parsed
-                parser.add_argument("--model", metavar="NAME", help=MODEL_HELP)
+                parser.add_argument("--model", metavar="NAME", default=argparse.SUPPRESS, help=MODEL_HELP)
         else:
             number = {"int": int, "float": float}.get(kind.removesuffix(" | None"), str)
             parser.add_argument(flag, default=parameter.default, type=number, **settings)
@@ -222,7 +222,6 @@ def run(arguments: Sequence[str]) -> int:
     if "options" in parameters:
         rest, options = split_options(name, rest)
     values = vars(parser.parse_args(rest)) | ({"options": options} if "options" in parameters else {})
-    values.pop("model", None)
     first = [values.pop(one.name) for one in parameters.values() if one.kind is one.POSITIONAL_ONLY]
     return command(*first, **values)
 

@@ -207,8 +207,9 @@ def models(folder: str = "", json: bool = False, check: str = "") -> int:
     from polarpix.pose.codec import CODECS
     from polarpix.pose.model import HEADS
 
-    print("in the box: polarpix predict --model NAME IMAGE\n" + "\n".join(f"  {line}" for line in model_lines()) + "\n")
     print("\n".join(cost_lines(rows)) if rows else f"no pages below {folder}: give --folder")
+    print("\nin the box, for polarpix predict --model NAME IMAGE")
+    print("\n".join(f"  {line}" for line in model_lines()))
     print(f"\nattention  {', '.join(ATTENTION)}\ncodecs     {', '.join(CODECS)}\npose heads {', '.join(HEADS)}")
     print("backbones  any timm model with a feature pyramid; attention goes into ResNet, HRNet, MobileNetV2/V3,")
     print("           EfficientNet and ConvNeXt by itself, elsewhere by model.backbone.places")

@@ -254,11 +254,11 @@ def _probe(model: nn.Module, places: list[str], example: Tensor | None) -> dict[
         if len(outputs) != 1:
             raise InputError(f"place {place} runs {len(outputs)} times in one forward pass: name one that runs once")
         if not isinstance(outputs[0], Tensor) or outputs[0].ndim != 4:
-            given = list(outputs[0].shape) if isinstance(outputs[0], Tensor) else type(outputs[0]).__name__
+            given = tuple(outputs[0].shape) if isinstance(outputs[0], Tensor) else type(outputs[0]).__name__
             raise InputError(
                 f"place {place} gives {given}: name a module whose output is a map, [B, C, H, W] or [B, H, W, C]"
             )
-        shape = outputs[0].shape
+        shape = list(outputs[0].shape)
         last = _channels_last(model.get_submodule(place), shape, x.shape, place)
         found[place] = (shape[3], _attend_last) if last else (shape[1], _attend)
     return found

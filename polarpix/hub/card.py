@@ -95,7 +95,7 @@ def front_matter(artifact: Artifact, facts: Facts, record: dict[str, Any] | None
     data: dict[str, Any] = {
         "library_name": "polarpix",
         "pipeline_tag": PIPELINES[artifact.task],
-        "tags": ["polarpix", "polarized-self-attention", artifact.task],
+        "tags": ["polarpix", *(["polarized-self-attention"] if artifact.form else []), artifact.task],
     }
     if facts.licence:
         data["license"] = facts.licence
@@ -130,7 +130,7 @@ def network(artifact: Artifact) -> str:
     if isinstance(artifact.labels, KeypointSchema):
         height, width = model["input_size"]
         rows += [["input", f"{height} x {width} pixels (height x width)"], ["codec", model["codec"]]]
-    return table(["part", "what"], rows)
+    return table(["part", "value"], rows)
 
 
 def figures(artifact: Artifact, record: dict[str, Any] | None) -> str:
@@ -161,7 +161,7 @@ def training(artifact: Artifact, record: dict[str, Any] | None) -> str:
         ["commit", artifact.commit or UNKNOWN],
         ["evaluated on", str(conditions.get("device", UNKNOWN))],
     ]
-    return table(["training", ""], rows) + "\n\nThe whole page of the run is inside the weights file."
+    return table(["training", "value"], rows) + "\n\nThe whole page of the run is inside the weights file."
 
 
 def licences(artifact: Artifact, facts: Facts) -> str:
@@ -172,7 +172,7 @@ def licences(artifact: Artifact, facts: Facts) -> str:
         ["licence of the weights", facts.licence or UNKNOWN],
         ["licence of the code", "Apache-2.0"],
     ]
-    return table(["what", ""], rows)
+    return table(["what", "value"], rows)
 
 
 def loading(artifact: Artifact, name: str) -> str:

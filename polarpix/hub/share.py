@@ -13,7 +13,7 @@ import yaml
 from polarpix.engine.artifact import Artifact, load_artifact, write_artifact, write_text
 from polarpix.errors import InputError
 from polarpix.hub.card import Facts, model_card, read_record
-from polarpix.zoo import WEIGHTS, is_hub_id
+from polarpix.zoo import MODELS, WEIGHTS, is_hub_id
 
 __all__ = ["Shareable", "halved", "push", "save_pretrained"]
 
@@ -50,7 +50,7 @@ def save_pretrained(
         facts: what the card is to say of data and licences.
         record: record.json of an evaluation; by default that of the run folder's test split, else of its val split.
         half: keep the weights of convolutions and layers in 16 bits: half the size.
-        name: what the card's lines load; by default the target.
+        name: what the card's lines load; by default the target, or the model's name where that is its place in the box.
 
     Returns:
         The target.
@@ -62,7 +62,8 @@ def save_pretrained(
     artifact = halved(artifact) if half else artifact
     target = Path(target)
     single = target.suffix == ".safetensors"
-    card = model_card(artifact, name or (target.stem if single else str(target)), facts, found)
+    boxed = next((key for key, model in MODELS.items() if model.file == target.resolve()), "")
+    card = model_card(artifact, name or boxed or str(target), facts, found)
     if single:
         write_artifact(target, artifact)
         write_text(target.with_suffix(".md"), card)

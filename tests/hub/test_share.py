@@ -15,6 +15,7 @@ from polarpix.engine.artifact import load_artifact
 from polarpix.errors import InputError
 from polarpix.hub import Facts, push, save_pretrained
 from polarpix.predict import PosePredictor, SegPredictor
+from polarpix.zoo import MODELS, BoxedModel
 
 PICTURE = np.random.default_rng(0).integers(0, 255, (64, 64, 3), np.uint8)
 
@@ -51,7 +52,12 @@ def test_a_folder_comes_back(pose: PosePredictor, tmp_path: Path) -> None:
         SegPredictor.from_pretrained(folder, device="cpu")
 
 
-def test_a_file_has_its_card_beside_it_and_the_runs_record_in_it(evaluated: Path, tmp_path: Path) -> None:
+def test_a_file_has_its_card_beside_it_and_the_runs_record_in_it(
+    evaluated: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lone = save_pretrained(evaluated, tmp_path / "body.safetensors")
+    assert f'polarpix.load("{lone}")' in lone.with_suffix(".md").read_text()
+    monkeypatch.setitem(MODELS, "body", BoxedModel(tmp_path / "box" / "body.safetensors", "figures"))
     file = save_pretrained(evaluated, tmp_path / "box" / "body.safetensors", half=True)
     card = file.with_suffix(".md").read_text()
     assert "| AP | 0.1230 |" in card
