@@ -254,7 +254,7 @@ def _probe(model: nn.Module, places: list[str], example: Tensor | None) -> dict[
         if len(outputs) != 1:
             raise InputError(f"place {place} runs {len(outputs)} times in one forward pass: name one that runs once")
         if not isinstance(outputs[0], Tensor) or outputs[0].ndim != 4:
-            given = tuple(outputs[0].shape) if isinstance(outputs[0], Tensor) else type(outputs[0]).__name__
+            given = list(outputs[0].shape) if isinstance(outputs[0], Tensor) else type(outputs[0]).__name__
             raise InputError(
                 f"place {place} gives {given}: name a module whose output is a map, [B, C, H, W] or [B, H, W, C]"
             )
