@@ -188,6 +188,7 @@ ATTENTION: dict[str, Callable[..., nn.Module]] = {
     "da": DualAttention,
     "ea": EfficientAttention,
 }
+"""The shelf: name -> f(channels) -> module [B, C, H, W] to the same."""
 
 
 def build_attention(name: str, channels: int, **options: Any) -> nn.Module:

@@ -17,6 +17,7 @@ from polarpix import commands
 from polarpix.bench import commands as bench
 from polarpix.errors import InputError, TerminatedError
 from polarpix.review import commands as review
+from polarpix.zoo import MODELS
 
 __all__ = ["BENCHES", "COMMANDS", "GROUPS", "main"]
 
@@ -26,10 +27,12 @@ COMMANDS: dict[str, Callable[..., int]] = {
     "predict": commands.predict,
     "explain": review.explain,
     "compare": review.compare,
+    "publish": commands.publish,
     "models": commands.models,
     "info": commands.info,
     "demo": commands.demo,
 }
+"""First word of a command line -> its function, whose signature makes the parser; gives the exit status."""
 BENCHES: dict[str, Callable[..., int]] = {
     "block": bench.block,
     "model": bench.model,
@@ -47,6 +50,7 @@ NO_PLACE = (
     *(errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.EFBIG),
     *(errno.EEXIST, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG),
 )
+MODEL_HELP = f"in the weights' place: {', '.join(MODELS)} ('polarpix models' lists them), or user/name on the Hub"
 HELP = ("-h", "--help", "help")
 PAGE_HELP = (
     "Any key of the page can follow as an option: --optim.lr 0.001 --eval.flip_test false "
@@ -105,10 +109,30 @@ def command_parser(name: str) -> Parser:
             parser.add_argument(parameter.name, nargs="?", default=parameter.default, **settings)
         elif parameter.default is parameter.empty:
             parser.add_argument(parameter.name, nargs="+" if kind.startswith("list") else None, **settings)
+            if parameter.name == "weights":  # for the help: named_model() has put it first before a line is parsed
+                parser.add_argument("--model", metavar="NAME", default=argparse.SUPPRESS, help=MODEL_HELP)
         else:
             number = {"int": int, "float": float}.get(kind.removesuffix(" | None"), str)
             parser.add_argument(flag, default=parameter.default, type=number, **settings)
     return parser
+
+
+def named_model(arguments: Sequence[str]) -> list[str]:
+    """``photo.jpg --model body`` as ``body photo.jpg``: a model's name stands in the place of a weights file.
+
+    Raises:
+        InputError: --model without a name.
+    """
+    words = list(arguments)
+    for i, word in enumerate(words):
+        option, equals, name = word.partition("=")
+        if option == "--model":
+            rest = words[i + 1 :] if equals else words[i + 2 :]
+            name = name if equals else "".join(words[i + 1 : i + 2])
+            if not name or name.startswith("-"):
+                raise InputError(f"--model needs a name: {', '.join(MODELS)}, or user/name on the Hugging Face Hub")
+            return [name, *words[:i], *rest]
+    return words
 
 
 def flag_of(parameter: str) -> str:
@@ -197,6 +221,8 @@ def run(arguments: Sequence[str]) -> int:
     rest = joined(rest)
     parser, parameters = command_parser(name), inspect.signature(command).parameters
     options: list[str] = []
+    if "weights" in parameters:
+        rest = named_model(rest)
     if "options" in parameters:
         rest, options = split_options(name, rest)
     values = vars(parser.parse_args(rest)) | ({"options": options} if "options" in parameters else {})

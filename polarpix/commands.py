@@ -14,7 +14,7 @@ from polarpix.errors import InputError
 if TYPE_CHECKING:
     from polarpix.engine.evaluate import Evaluation
 
-__all__ = ["demo", "evaluate", "info", "models", "predict", "train"]
+__all__ = ["demo", "evaluate", "info", "models", "predict", "publish", "train"]
 
 
 def train(config: str = "", resume: bool = False, print_config: bool = False, options: Sequence[str] = ()) -> int:
@@ -62,7 +62,7 @@ def evaluate(
     """Evaluate a weights file: metrics with their whole protocol, COCO results, pictures, one report page.
 
     Args:
-        weights: weights/best.safetensors or a run folder; or with --config a published checkpoint (.pth).
+        weights: weights/best.safetensors, a run folder or a model's name; with --config a published checkpoint (.pth).
         split: val or test.
         config: a page to evaluate by instead of the one inside the weights file.
         out: folder for report.html, record.json, samples.json and results.json; by default <run folder>/eval/<split>.
@@ -75,11 +75,15 @@ def evaluate(
     from polarpix.images import check_place
     from polarpix.predict import artifact_run
     from polarpix.summary import write_evaluation, write_record
+    from polarpix.zoo import MODELS
 
     artifact = open_weights(weights, config, options)
     run = artifact_run(artifact, options, "eval", config)
     beside = Path(artifact.file).resolve().parent
-    folder = Path(out) if out else (beside.parent if beside.name == "weights" else beside) / "eval" / split
+    home = beside.parent if beside.name == "weights" else beside
+    if weights in MODELS or not Path(weights).exists():  # a model's name: its file is not among the user's own
+        home = Path("runs", "named", weights.replace("/", "_"))
+    folder = Path(out) if out else home / "eval" / split
     records = [folder / "record.json", *([Path(record)] if record else [])]
     for path in records:
         check_place(path)
@@ -109,7 +113,7 @@ def predict(
     """Predict images: overlays, and COCO keypoint JSON or label PNGs.
 
     Args:
-        weights: weights/best.safetensors or a run folder; or with --config a published checkpoint (.pth).
+        weights: weights/best.safetensors, a run folder or a model's name; with --config a published checkpoint (.pth).
         source: images, folders or globs.
         boxes: x,y,width,height in pixels for every image, or a COCO detection JSON; by default the whole image.
         category: the category_id of the detections to take, where the JSON holds several.
@@ -134,8 +138,50 @@ def predict(
     return 2 if failed else 0
 
 
+def publish(
+    weights: str,
+    repo: str = "",
+    out: str = "",
+    record: str = "",
+    title: str = "",
+    about: str = "",
+    data: str = "",
+    data_licence: str = "",
+    licence: str = "",
+    half: bool = False,
+    private: bool = False,
+) -> int:
+    """Write a model card for weights, and upload both to the Hugging Face Hub or put them into a folder.
+
+    Args:
+        weights: weights/best.safetensors or a run folder.
+        repo: user/name, to upload to.
+        out: in its place a folder to write to, or a file NAME.safetensors, beside which the card is NAME.md.
+        record: record.json of an evaluation; by default that of the run folder.
+        title: the card's heading; by default the run's name.
+        about: a sentence on what the network is for.
+        data: the training data's name and where it comes from.
+        data_licence: the licence or terms of the data.
+        licence: of the weights, as the Hub names it, for example apache-2.0.
+        half: keep the weights in 16 bits: half the size.
+        private: of a new repository: for its owner only.
+    """
+    if bool(repo) == bool(out):
+        raise InputError("publish needs --repo user/name or --out FOLDER, one of them")
+    from polarpix.hub import Facts, push, save_pretrained
+
+    facts = Facts(title=title, about=about, data=data, data_licence=data_licence, licence=licence)
+    if repo:
+        print(f"pushed: {push(weights, repo, facts=facts, record=record, half=half, private=private)}")
+        print(f"next:   polarpix predict {repo} IMAGE")
+    else:
+        print(f"written: {save_pretrained(weights, out, facts=facts, record=record, half=half)}")
+        print(f"next:    polarpix predict {out} IMAGE")
+    return 0
+
+
 def models(folder: str = "", json: bool = False, check: str = "") -> int:
-    """List the config pages with their costs beside those the paper prints, and the blocks and codecs to choose from.
+    """List the models in the box, the config pages with their costs beside the paper's, and the blocks and codecs.
 
     Args:
         folder: where the pages are; by default configs.
@@ -151,6 +197,7 @@ def models(folder: str = "", json: bool = False, check: str = "") -> int:
         print(checkpoint_text(describe_checkpoint(check, Path(folder))))
         return 0
     from polarpix.costs import cost_lines, page_costs
+    from polarpix.zoo import model_lines
 
     rows = page_costs(Path(folder))
     if json:
@@ -161,6 +208,8 @@ def models(folder: str = "", json: bool = False, check: str = "") -> int:
     from polarpix.pose.model import HEADS
 
     print("\n".join(cost_lines(rows)) if rows else f"no pages below {folder}: give --folder")
+    print("\nin the box, for polarpix predict --model NAME IMAGE")
+    print("\n".join(f"  {line}" for line in model_lines()))
     print(f"\nattention  {', '.join(ATTENTION)}\ncodecs     {', '.join(CODECS)}\npose heads {', '.join(HEADS)}")
     print("backbones  any timm model with a feature pyramid; attention goes into ResNet, HRNet, MobileNetV2/V3,")
     print("           EfficientNet and ConvNeXt by itself, elsewhere by model.backbone.places")
@@ -171,7 +220,7 @@ def info(what: str = "", /) -> int:
     """Say what a weights file is, which keys a page has, or which versions and devices are here.
 
     Args:
-        what: a weights file or run folder, "pose" or "seg" for the keys of a page, or nothing.
+        what: a weights file, run folder or model's name, "pose" or "seg" for the keys of a page, or nothing.
     """
     if what in ("pose", "seg"):
         from polarpix.pages import run_parser
@@ -180,6 +229,7 @@ def info(what: str = "", /) -> int:
         return 0
     if what:
         from polarpix.engine.artifact import load_artifact
+        from polarpix.zoo import MODELS
 
         artifact = load_artifact(what)
         backbone = artifact.run["model"]["backbone"]
@@ -188,6 +238,8 @@ def info(what: str = "", /) -> int:
         print(f"{artifact.file}\n  task       {artifact.task}\n  network    {network}")
         print(f"  outputs    {len(artifact.labels.names)}: {', '.join(artifact.labels.names)}")
         print(f"  trained on {artifact.run['data']['root']}\n  commit     {artifact.commit or 'unknown'}")
+        if what in MODELS:
+            print(f"  card       {MODELS[what].card}")
         print_metrics(artifact.metrics, str(artifact.run["monitor"]))
         return 0
     from polarpix.engine.evaluate import conditions

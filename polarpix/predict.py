@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -17,6 +17,7 @@ from polarpix.draw import draw_keypoints, draw_mask
 from polarpix.engine.adopt import open_weights
 from polarpix.engine.artifact import Artifact, load_state
 from polarpix.errors import InputError
+from polarpix.hub.share import Shareable
 from polarpix.images import normalize, read_image, write_image, write_label
 from polarpix.pages import load_page, make_run
 from polarpix.pose.crop import PoseTransform
@@ -132,7 +133,23 @@ def check_boxes(boxes: Any, shape: tuple[int, ...], name: str) -> tuple[FloatArr
     return rows[:, :4].copy(), scores.copy()
 
 
-class PosePredictor:
+class Predictor(Shareable):
+    """What both predictors can: come from a name, and be given away."""
+
+    @classmethod
+    def from_pretrained(cls, name: str | Path, device: str = "auto", overrides: Sequence[str] = ()) -> Self:
+        """The predictor of that name or folder, as :func:`load` finds it.
+
+        Raises:
+            InputError: as in :func:`load`, or weights of the other task.
+        """
+        found = load(name, device, overrides)
+        if not isinstance(found, cls):
+            raise InputError(f"{name}: is for a {type(found).__name__}, not a {cls.__name__}: use polarpix.load")
+        return found
+
+
+class PosePredictor(Predictor):
     """A pose network with its protocol; call it with an image and boxes.
 
     Args:
@@ -149,6 +166,7 @@ class PosePredictor:
         self.model = build_pose_model(run.model, len(self.schema.names))
         load_state(self.model, artifact)
         self.model.eval().to(device)
+        self.artifact = replace(artifact, state=self.model.state_dict())
         self.codec = run_codec(run)
         self.transform = PoseTransform(run.data, run.model, self.schema, training=False)
 
@@ -218,7 +236,7 @@ class PosePredictor:
             yield self(image, rows)
 
 
-class SegPredictor:
+class SegPredictor(Predictor):
     """A segmentation network with its protocol; call it with an image."""
 
     def __init__(self, artifact: Artifact, run: SegRun, device: torch.device) -> None:
@@ -228,6 +246,7 @@ class SegPredictor:
         self.model = build_seg_model(run.model, len(self.classes.names))
         load_state(self.model, artifact)
         self.model.eval().to(device)
+        self.artifact = replace(artifact, state=self.model.state_dict())
 
     def inputs(self, image: UInt8Array) -> Tensor:
         """Image [H, W, 3] -> normalised [1, 3, H, W] on the device."""
@@ -259,10 +278,11 @@ class SegPredictor:
 def load(
     path: str | Path, device: str = "auto", overrides: Sequence[str] = (), config: str | Path = ""
 ) -> PosePredictor | SegPredictor:
-    """A predictor from a weights file or a run folder.
+    """A predictor from a weights file, a run folder, or a model's name.
 
     Args:
-        path: weights/best.safetensors, the run folder that holds it, or a published checkpoint with a page for it.
+        path: weights/best.safetensors, the run folder that holds it, or a published checkpoint with a page for it;
+            "body" or "street", the models in the box; "user/name", a model on the Hugging Face Hub.
         device: "auto" (a GPU if there is one), "cpu", "cuda", "cuda:1", ...
         overrides: page options such as ``--eval.flip_test=false``.
         config: a page to predict by instead of the one inside the weights file.

@@ -17,13 +17,14 @@ SOURCES = sorted((ROOT / "polarpix").rglob("*.py"))
 # A room may import from itself and from the rows above its own.
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("errors",),
-    ("types", "config"),
+    ("types", "config", "zoo"),
     ("psa", "color", "rgb", "chart", "bars", "matrix", "style", "loading", "bounds", "published"),
     ("attention", "gates", "images", "sheet", "pages"),
     ("draw", "report"),
     ("backbones", "demo", "findings"),
     ("pose", "seg"),
     ("engine",),
+    ("hub",),
     ("predict", "summary", "costs"),
     ("predict_files", "demo.run", "checkpoints", "bench"),
     ("review",),

@@ -18,6 +18,7 @@ from polarpix.pose.schema import COCO_SIGMAS, load_schema, schema_from_category
 from polarpix.seg.classes import CAMVID, CITYSCAPES, VOC, voc_palette
 from polarpix.seg.model import build_seg_model
 from polarpix.types import ClassTable, KeypointSchema
+from polarpix.zoo import find_weights
 
 __all__ = ["adopt", "open_weights", "page_labels"]
 
@@ -79,13 +80,14 @@ def open_weights(path: str | Path, config: str | Path = "", options: Sequence[st
     """A weights file of an own run or, with a page for it, a published checkpoint.
 
     Args:
-        path: weights/best.safetensors, a run folder, or a torch file (.pth, .pt, .tar, ...).
+        path: weights/best.safetensors, a run folder, a model's name, or a torch file (.pth, .pt, .tar, ...).
         config: the page; a published checkpoint has none inside.
         options: changes to it.
 
     Raises:
         InputError: no such file, a published checkpoint without a page, or one that does not fit it.
     """
+    path = find_weights(path)
     if Path(path).is_dir() or Path(path).suffix == ".safetensors" or not Path(path).is_file():
         return load_artifact(path)
     if not config:

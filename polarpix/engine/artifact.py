@@ -20,8 +20,18 @@ from polarpix.errors import InputError
 from polarpix.images import write_bytes
 from polarpix.psa import PolarizedSelfAttention
 from polarpix.types import ClassTable, KeypointSchema
+from polarpix.zoo import WEIGHTS, find_weights, no_weights
 
-__all__ = ["Artifact", "commit", "form_and_layout", "load_artifact", "load_state", "save_artifact", "write_text"]
+__all__ = [
+    "Artifact",
+    "commit",
+    "form_and_layout",
+    "load_artifact",
+    "load_state",
+    "save_artifact",
+    "write_artifact",
+    "write_text",
+]
 
 FORMAT = "polarpix-1"
 
@@ -83,18 +93,24 @@ def save_artifact(
     metrics: dict[str, float],
 ) -> None:
     """Write tensors and metadata to one safetensors file, atomically."""
-    form, layout = form_and_layout(run)
+    page = dataclasses.asdict(run)
+    write_artifact(path, Artifact(run.task, page, labels, metrics, commit(), state, str(path), *form_and_layout(run)))
+
+
+def write_artifact(path: Path, artifact: Artifact) -> None:
+    """Write a weights file that :func:`load_artifact` reads as the same, atomically."""
     metadata = {
         "format": FORMAT,
-        "task": run.task,
-        "form": form,
-        "layout": layout,
-        "run": json.dumps(dataclasses.asdict(run)),
-        "labels": json.dumps(dataclasses.asdict(labels)),
-        "metrics": json.dumps(metrics),
-        "commit": commit(),
+        "task": artifact.task,
+        "form": artifact.form,
+        "layout": artifact.layout,
+        "run": json.dumps(artifact.run),
+        "labels": json.dumps(dataclasses.asdict(artifact.labels)),
+        "metrics": json.dumps(artifact.metrics),
+        "commit": artifact.commit,
     }
-    write_bytes(path, save({name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}, metadata))
+    state = {name: tensor.detach().cpu().contiguous() for name, tensor in artifact.state.items()}
+    write_bytes(path, save(state, metadata))
 
 
 def read_labels(task: str, values: dict[str, Any]) -> KeypointSchema | ClassTable:
@@ -108,16 +124,16 @@ def read_labels(task: str, values: dict[str, Any]) -> KeypointSchema | ClassTabl
 
 
 def load_artifact(path: str | Path) -> Artifact:
-    """Read a weights file written by :func:`save_artifact`.
+    """Read a weights file written by :func:`save_artifact`, of a path or a name as :func:`find_weights` takes it.
 
     Raises:
         InputError: the file is missing, is no safetensors file, or was not written by polarpix.
     """
-    path = Path(path)
-    if path.is_dir() and (path / "weights" / "best.safetensors").is_file():
-        path = path / "weights" / "best.safetensors"
+    path = find_weights(path)
+    if path.is_dir() and (path / WEIGHTS).is_file():
+        path = path / WEIGHTS
     if not path.is_file():
-        raise InputError(f"{path}: no such weights file: give a run folder or its weights/best.safetensors")
+        raise InputError(no_weights(path))
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}

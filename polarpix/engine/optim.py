@@ -89,6 +89,7 @@ def cosine(progress: float, epoch: float, config: OptimConfig) -> float:
 
 
 SCHEDULES: dict[str, Callable[[float, float, OptimConfig], float]] = {"step": step, "poly": poly, "cosine": cosine}
+"""Name -> f(progress within 0 .. 1, epoch, settings): the factor on the learning rate after the warm-up."""
 
 
 def lr_factor(done: int, total: int, epochs: int, config: OptimConfig) -> float:

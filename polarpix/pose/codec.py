@@ -178,6 +178,7 @@ CODECS: dict[str, type[Codec]] = {
     "udp": Udp,
     "udp_offset": UdpOffset,
 }
+"""Name -> codec: encode and decode in one object."""
 
 
 def build_codec(name: str, input_size: tuple[int, int], heatmap_size: tuple[int, int], sigma: float) -> Codec:

@@ -13,6 +13,7 @@ from timm.models._efficientnet_blocks import DepthwiseSeparableConv, EdgeResidua
 from timm.models.convnext import ConvNeXtBlock
 from timm.models.resnet import BasicBlock, Bottleneck
 from torch import Tensor, nn
+from torchvision.models import resnet as torchvision_resnet
 
 from polarpix.attention import build_attention
 from polarpix.backbones.insert import (
@@ -292,7 +293,7 @@ def test_any_module_by_name() -> None:
         (["items"], r"items is a container \(ModuleList\)"),
         (["twice"], r"place twice runs 2 times"),
         (["unused"], r"place unused runs 0 times"),
-        (["head"], r"place head gives \[1, 2\]: name a module whose output is \[B, C, H, W\]"),
+        (["head"], r"place head gives \[1, 2\]: name a module whose output is a map"),
     ],
 )
 def test_places_that_cannot_be(places: list[str], message: str) -> None:
@@ -332,7 +333,61 @@ def test_part_named_attention_is_refused() -> None:
 
 def test_input_that_does_not_run_asks_for_an_example() -> None:
     model = nn.Sequential(nn.Conv2d(5, 4, 1))
-    with pytest.raises(InputError, match=r"does not run on a \[1, 3, 64, 64\] input .*: give example="):
+    with pytest.raises(InputError, match=r"does not run on a \[1, 3, 64, 96\] input .*: give example="):
         insert_attention(model, "se", ["0"])
     assert not model[0]._forward_hooks
     assert insert_attention(model, "se", ["0"], example=torch.zeros(1, 5, 2, 2)) == ["0"]
+
+
+@pytest.mark.parametrize("attention", ["psa_p", "nl"])  # the gated map is at least zero with one, not with the other
+def test_torchvision_blocks_attend_where_timm_blocks_do(attention: str) -> None:
+    ours = blocks()
+    theirs = nn.Sequential(torchvision_resnet.BasicBlock(16, 16), torchvision_resnet.Bottleneck(16, 4)).eval()
+    theirs.load_state_dict(ours.state_dict())
+    assert insert_attention(theirs, attention) == ["0.conv2", "1.conv3"]
+    names = {"act1": "conv2", "act2": "conv3"}
+    insert_attention(ours, attention)
+    for block in attention_blocks(ours).values():
+        for parameter in block.parameters():
+            nn.init.normal_(parameter, std=0.5)
+    for place, block in attention_blocks(ours).items():
+        index, module = place.split(".")
+        attention_blocks(theirs)[f"{index}.{names[module]}"].load_state_dict(block.state_dict())
+    x = torch.randn(2, 16, 6, 8, generator=torch.Generator().manual_seed(1))
+    torch.testing.assert_close(theirs(x), ours(x))
+    with pytest.raises(InputError, match=r"place 0\.conv2 has attention already"):
+        insert_attention(theirs, attention)
+
+
+class Last(nn.Module):
+    """[B, 3, H, W] to maps [B, H, W, 6], as Swin keeps them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.grow = nn.Linear(3, 6)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.grow(x.permute(0, 2, 3, 1))
+
+
+def test_maps_with_the_channels_last() -> None:
+    model = Last()
+    x = torch.randn(2, 3, 6, 6, generator=torch.Generator().manual_seed(0))
+    plain = model(x)
+    insert_attention(model, "psa_p", ["grow"], init="torch")
+    block = attention_blocks(model)["grow"]
+    torch.testing.assert_close(model(x), block(plain.permute(0, 3, 1, 2)).permute(0, 2, 3, 1))
+    assert not torch.allclose(model(x), plain)
+
+
+def test_a_map_that_may_be_either_way_round_asks_for_an_example() -> None:
+    model = Last()
+    with pytest.raises(InputError, match=r"place grow gives \[1, 6, 6, 6\], which may be .*give an example="):
+        insert_attention(model, "se", ["grow"], example=torch.zeros(1, 3, 6, 6))
+    assert insert_attention(model, "se", ["grow"], example=torch.zeros(1, 3, 6, 9)) == ["grow"]
+
+
+def test_a_convolution_is_never_taken_for_channels_last() -> None:
+    model = nn.Sequential(nn.Conv2d(3, 6, 1))
+    assert insert_attention(model, "se", ["0"], example=torch.zeros(1, 3, 6, 6)) == ["0"]
+    assert model(torch.zeros(1, 3, 4, 5)).shape == (1, 6, 4, 5)
