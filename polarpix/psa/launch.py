@@ -87,9 +87,10 @@ def plan(B: int, C: int, P: int, itemsize: int, last: bool, backward: bool) -> P
     pieces = triton.cdiv(P, BP)
     tiles = pieces if small else max(1, pieces * B // PROGRAMS)
     splits = triton.cdiv(pieces, tiles)
-    BR = max(1, min(triton.next_power_of_2(max(1, C // 2)), 8192 // BC))
+    BR = max(1, min(triton.next_power_of_2(max(1, C // 2)), 4096 // BC))
     BS = max(1, min(triton.next_power_of_2(splits), max(8192, BC) // BC))
-    return Plan(C, P, BC, BP, BR, BS, VEC, tiles, splits, warps, 16 if BC >= 2048 else 8, small, last, C * P >= 2**31)
+    gate_warps = 16 if BC >= 2048 else 8 if BC >= 256 else 4
+    return Plan(C, P, BC, BP, BR, BS, VEC, tiles, splits, warps, gate_warps, small, last, C * P >= 2**31)
 
 
 def interpreted() -> bool:
