@@ -13,8 +13,8 @@ import re
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -53,14 +53,13 @@ class Card:
     threads: int = 2048
     blocks: int = 32
     registers: int = 65536
-    dtypes: Sequence[str] = ("bf16",)
+    kinds: Mapping[str, Sequence[tuple[str, str]]] = field(default_factory=dict, hash=False)  # compiled, by dtype
 
 
 CARDS = (
-    Card(80, "A100 80GB", 2.04, 164 << 10, dtypes=("bf16", "fp16", "fp32")),
-    Card(90, "H100 SXM", 3.35, 228 << 10, dtypes=("bf16", "fp16", "fp32")),
-    Card(100, "B200", 8.0, 228 << 10),
-    Card(120, "RTX 5090", 1.79, 100 << 10, threads=1536, blocks=24),
+    Card(80, "A100 80GB", 2.04, 164 << 10, kinds={"bf16": KINDS}),
+    Card(90, "H100 SXM", 3.35, 228 << 10, kinds={"bf16": KINDS, "fp32": KINDS[:1]}),
+    Card(100, "B200", 8.0, 228 << 10, kinds={"bf16": KINDS[:1]}),
 )
 
 
@@ -161,10 +160,10 @@ def jobs(maps: Sequence[Sequence[int]] = MAPS, cards: Sequence[Card] = CARDS) ->
 
     seen = set()
     for card in cards:
-        for dtype in card.dtypes:
+        for dtype, kinds in card.kinds.items():
             for B, C, H, W in maps:
                 for last in (False, True):
-                    for form, layout in KINDS:
+                    for form, layout in kinds:
                         for step in (
                             *chain((B, C, H, W), False, last, form, ITEMSIZE[dtype]),
                             *chain((B, C, H, W), True, last, form, ITEMSIZE[dtype]),

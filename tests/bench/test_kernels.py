@@ -15,7 +15,7 @@ RECORD = Path(__file__).parents[2] / "benchmarks" / "results" / "kernels_static.
 PROGRAM = """
 import dataclasses, json, sys
 from polarpix.bench import kernels
-found = kernels.compile_all([(32, 64, 64, 48)], [dataclasses.replace(kernels.CARDS[1], dtypes=("bf16",))])
+found = kernels.compile_all([(32, 64, 64, 48)], [dataclasses.replace(kernels.CARDS[1], kinds={"bf16": kernels.KINDS})])
 json.dump([dataclasses.asdict(one) for one in found], sys.stdout)
 """
 
