@@ -58,7 +58,7 @@ class Card:
 
 CARDS = (
     Card(80, "A100 80GB", 2.04, 164 << 10, kinds={"bf16": KINDS}),
-    Card(90, "H100 SXM", 3.35, 228 << 10, kinds={"bf16": KINDS, "fp32": KINDS[:1]}),
+    Card(90, "H100 SXM", 3.35, 228 << 10, kinds={"bf16": KINDS}),
     Card(100, "B200", 8.0, 228 << 10, kinds={"bf16": KINDS[:1]}),
 )
 
@@ -139,8 +139,9 @@ class Job:
     @property
     def threads(self) -> int:
         """Of one program."""
-        warps = self.plan.warps if "map" in self.step.by else self.plan.gate_warps if "gate" in self.step.name else 4
-        return 32 * int(warps)
+        found = {"gate": "gate_warps", "grad_gate": "gate_warps", "logits": "part_warps", "grad_weight": ""}
+        name = found.get(self.step.name, "warps")
+        return 32 * int(getattr(self.plan, name) if name else 4)
 
     @property
     def memory(self) -> str:

@@ -68,6 +68,11 @@ class Plan:
         """Tiles of each: as it reads C^2 weights first, it takes at least C pixels."""
         return max(self.tiles, int(triton.cdiv(self.C, self.BP)))
 
+    @property
+    def part_warps(self) -> int:
+        """Warps of each: no more for pixels that are not aligned, as twice the warps spilled a register there."""
+        return max(1, min(16, self.BC * self.BP // 1024))
+
 
 @lru_cache(maxsize=4096)
 def plan(B: int, C: int, P: int, itemsize: int, last: bool, backward: bool) -> Plan:
@@ -195,7 +200,7 @@ def _forward(x: Tensor, weights: Sequence[Tensor], form: str, layout: str, scale
         sums = state.new_empty((B, parts, 2))
         kernels.logits[(B * (parts + 1),)](
             x, partial, state, sums, *pick(W, ("W_v", "W_z", "W_q2", "W_v2")), PV, one.splits, parts, one.part_tiles,
-            **tiles, BR=one.BR, BS=one.BS,
+            **blocks(one, *PASS, "BR", "BS", ACC=ACC), num_warps=one.part_warps,
         )  # fmt: skip
     BS = triton.next_power_of_2(parts)
     kernels.scale[grid](x, out, state, sums, scale, PV, one.splits, one.tiles, parts, **(tiles | kind), BS=BS)
