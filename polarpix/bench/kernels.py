@@ -149,7 +149,7 @@ class Job:
         return "channels_last" if self.plan.LAST else "contiguous"
 
     @property
-    def key(self) -> tuple[Any, ...]:
+    def key(self) -> tuple[str, str, str, str, int, int, str, str]:
         """What a row of the report can be known by."""
         architecture = f"sm_{self.card.capability}"
         return self.step.name, self.form, self.layout, self.dtype, self.plan.C, self.plan.P, self.memory, architecture
