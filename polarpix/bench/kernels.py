@@ -282,7 +282,8 @@ def compile_all(maps: Sequence[Sequence[int]] = MAPS, cards: Sequence[Card] = CA
         found = compile_kernel(job)
         registers, spilled, shared = resources(found.asm["cubin"])
         share = occupancy(job.card, registers, job.threads, shared)
-        rows.append(Compiled(*job.key, registers, spilled, shared, job.threads, share, *widths(found.asm["ptx"])))
+        loads, stores = widths(found.asm["ptx"])
+        rows.append(Compiled(*job.key, registers, spilled, shared, job.threads, share, loads, stores))
     return rows
 
 
