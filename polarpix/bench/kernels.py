@@ -283,7 +283,13 @@ def compile_all(maps: Sequence[Sequence[int]] = MAPS, cards: Sequence[Card] = CA
         registers, spilled, shared = resources(found.asm["cubin"])
         share = occupancy(job.card, registers, job.threads, shared)
         loads, stores = widths(found.asm["ptx"])
-        rows.append(Compiled(*job.key, registers, spilled, shared, job.threads, share, loads, stores))
+        name, form, layout, dtype, channels, pixels, memory, architecture = job.key
+        rows.append(
+            Compiled(
+                name, form, layout, dtype, channels, pixels, memory, architecture, registers, spilled, shared,
+                job.threads, share, loads, stores,
+            )
+        )  # fmt: skip
     return rows
 
 
