@@ -67,7 +67,6 @@ TESTED_IN = {
     "psa.tiles": "psa/test_kernels",
     "psa.kernels_grad": "psa/test_kernels",
     "psa.kernels_weight": "psa/test_kernels",
-    "psa.launch": "psa/test_fused",
 }
 MAX_LINES = 320  # blank ones aside
 

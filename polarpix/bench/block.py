@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from polarpix.bench.block_page import BlockRow, Ruler, Shape, compare, exponents, means, picture, sections
 from polarpix.bench.block_settings import DTYPES, FORMATS, MODES, SWEPT, Block, BlockSettings, sweep_shapes
-from polarpix.bench.counting import launches, peak_memory
+from polarpix.bench.counting import free_memory, launches, peak_memory
 from polarpix.bench.record import (
     Record,
     command_line,
@@ -30,7 +30,8 @@ from polarpix.report import Section
 __all__ = ["bench_block", "measure_blocks"]
 
 QUADRATIC = ("nl", "da")  # form [B, P, P]
-LARGEST_AFFINITY = {"cuda": 16 << 30, "cpu": 1 << 30}  # bytes of one such tensor
+AFFINITIES = 8  # of them alive at once, at most, in a forward and backward
+LARGEST_AFFINITY = {"cuda": 16 << 30, "cpu": 1 << 30}  # bytes of one, whatever the memory: larger ones take minutes
 RULER_BYTES = 512 << 20
 ROUNDS = 30
 UNITS = {
@@ -74,11 +75,15 @@ def limit_seconds(ruler: float, map_bytes: int, mode: str, device: str) -> float
 
 
 def too_large(block: Block, x: Tensor) -> str:
-    """Why a block cannot be tried on x; empty if it can."""
+    """Why a block cannot be tried on x; empty if it can. A machine out of memory ends the process, not the call."""
+    if block.name not in QUADRATIC:
+        return ""
     needed = x.shape[0] * (x.shape[2] * x.shape[3]) ** 2 * x.itemsize
-    if block.name in QUADRATIC and needed > LARGEST_AFFINITY[x.device.type]:
-        return f"not available: one [B, P, P] tensor has {needed / 2**30:.1f} GiB"
-    return ""
+    allowed = min(LARGEST_AFFINITY[x.device.type], free_memory(x.device) // AFFINITIES)
+    if needed <= allowed:
+        return ""
+    tried = f"at most {allowed / 2**30:.2f} are tried here"
+    return f"not available: one [B, P, P] tensor has {needed / 2**30:.2f} GiB, {tried}"
 
 
 def prepare(

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -15,7 +17,16 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from polarpix.bench.timing import Run
 
-__all__ = ["launches", "peak_memory"]
+__all__ = ["free_memory", "launches", "peak_memory"]
+
+
+def free_memory(device: torch.device) -> int:
+    """Bytes that can still be had on a device; where the system does not say, all that the machine has."""
+    if device.type == "cuda":
+        return int(torch.cuda.mem_get_info(device)[0])
+    listing = Path("/proc/meminfo")
+    found = re.search(r"^MemAvailable:\s+(\d+) kB", listing.read_text(), re.M) if listing.is_file() else None
+    return int(found[1]) << 10 if found else os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
 def peak_memory(run: Run, device: torch.device) -> int:

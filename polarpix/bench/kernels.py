@@ -8,22 +8,24 @@ peak rate of the card's memory: a bound from below, not a measurement.
 from __future__ import annotations
 
 import inspect
+import math
 import re
 import subprocess
 import tempfile
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
 from tqdm import tqdm
 
-from polarpix.bench.record import Record, command_line, machine, markdown, record_path, write_record
+from polarpix.bench.kernels_page import Compiled, Whole, report_sections
+from polarpix.bench.record import Record, command_line, finished, machine, markdown, record_path, write_record
 from polarpix.errors import InputError
-from polarpix.report import Section, Table, Value
 
-__all__ = ["CARDS", "LAUNCHES", "MAPS", "Compiled", "Whole", "compile_all", "kernels", "wholes"]
+__all__ = ["CARDS", "KINDS", "LAUNCHES", "MAPS", "Card", "Job", "compile_all", "jobs", "kernels", "wholes", "widest"]
 
 # (B, C, H, W) of the paper's networks and beyond: one for each kind of tile. P is a multiple of 8 but for the odd ones.
 MAPS = (
@@ -36,6 +38,8 @@ MAPS = (
     (2, 512, 128, 256),
     (8, 2048, 32, 24),
 )
+KINDS = (("paper", "parallel"), ("paper", "sequential"), ("released", "parallel"))
+ITEMSIZE = {"bf16": 2, "fp16": 2, "fp32": 4}
 
 
 @dataclass(frozen=True)
@@ -45,77 +49,64 @@ class Card:
     capability: int
     name: str
     peak_tb: float
-    registers: int = 65536
+    shared: int  # bytes
     threads: int = 2048
     blocks: int = 32
+    registers: int = 65536
+    kinds: Mapping[str, Sequence[tuple[str, str]]] = field(default_factory=dict, hash=False)  # compiled, by dtype
 
 
-CARDS = (Card(80, "A100 80GB", 2.04), Card(90, "H100 SXM", 3.35), Card(100, "B200", 8.0))
+CARDS = (
+    Card(80, "A100 80GB", 2.04, 164 << 10, kinds={"bf16": KINDS}),
+    Card(90, "H100 SXM", 3.35, 228 << 10, kinds={"bf16": KINDS}),
+    Card(100, "B200", 8.0, 228 << 10, kinds={"bf16": KINDS[:1]}),
+)
 
 
 @dataclass(frozen=True)
 class Launch:
-    """A kernel of the chain, how often it reads and writes a map, and whether one program takes a whole sample."""
+    """A kernel of the chain: how often it reads and writes a map, whether one program takes a whole sample, its form.
+
+    None: it is in both chains, or in that of each form. ``by`` names what it is compiled anew for.
+    """
 
     name: str
     backward: bool
     small: bool | None
     reads: int
     writes: int
+    form: str | None = None
+    by: str = "map form layout"
 
 
-# None: in both chains
 LAUNCHES = (
-    Launch("pool", False, False, 1, 0),
-    Launch("gate", False, False, 0, 0),
+    Launch("pool", False, False, 1, 0, by="map"),
+    Launch("gate", False, False, 0, 0, "paper", by="layout"),
+    Launch("logits", False, False, 1, 0, "released", by="map"),
     Launch("scale", False, False, 1, 1),
     Launch("forward_small", False, True, 2, 1),
     Launch("grad_pool", True, False, 2, 0),
-    Launch("grad_gate", True, False, 0, 0),
+    Launch("grad_gate", True, False, 0, 0, by="form layout"),
     Launch("grad_input", True, False, 2, 1),
     Launch("backward_small", True, True, 4, 1),
-    Launch("grad_weight", True, None, 0, 0),
+    Launch("grad_weight", True, None, 0, 0, by="form"),
 )
 
 
-@dataclass(frozen=True)
-class Compiled:
-    """One kernel for one kind of map and one architecture; widths in bytes, of every access to a map."""
-
-    kernel: str
-    channels: int
-    pixels: int
-    memory: str
-    architecture: str
-    registers: int
-    spilled: int
-    shared: int
-    threads: int
-    occupancy: float
-    load_bytes: list[int]
-    store_bytes: list[int]
-
-
-@dataclass(frozen=True)
-class Whole:
-    """Forward or backward of one map: launches, passes over the map beside the limit, and the time the bytes take."""
-
-    shape: list[int]
-    direction: str
-    launches: int
-    passes: int
-    limit: int
-    megabytes: float
-    microseconds: dict[str, float]
-
-
-def chain(shape: Sequence[int], backward: bool, last: bool) -> list[Launch]:
-    """The launches for a bf16 map."""
+def chain(shape: Sequence[int], backward: bool, last: bool, form: str, itemsize: int = 2) -> list[Launch]:
+    """The launches for a map."""
     from polarpix.psa import launch
 
     B, C, H, W = shape
-    small = launch.plan(B, C, H * W, 2, last, backward).small
-    return [one for one in LAUNCHES if one.backward == backward and one.small in (small, None)]
+    small = launch.plan(B, C, H * W, itemsize, last, backward).small
+    return [
+        one for one in LAUNCHES if one.backward == backward and one.small in (small, None) and one.form in (form, None)
+    ]
+
+
+def reads(one: Launch, form: str) -> int:
+    """How often a launch reads a map; in a small sample the released form's logits take one more look."""
+    return one.reads + (one.name == "forward_small" and form == "released")
 
 
 def wholes(maps: Sequence[Sequence[int]] = MAPS) -> list[Whole]:
@@ -123,46 +114,112 @@ def wholes(maps: Sequence[Sequence[int]] = MAPS) -> list[Whole]:
     rows = []
     for shape in maps:
         size = 2 * shape[0] * shape[1] * shape[2] * shape[3]
-        for backward in (False, True):
-            found = chain(shape, backward, True)
-            passes = sum(one.reads + one.writes for one in found)
-            times = {card.name: passes * size / card.peak_tb / 1e6 for card in CARDS}
-            direction = "backward" if backward else "forward"
-            limit = 5 if backward else 3
-            rows.append(Whole(list(shape), direction, len(found), passes, limit, size / 1e6, times))
+        for form in ("paper", "released"):
+            for backward in (False, True):
+                found = chain(shape, backward, True, form)
+                passes = sum(reads(one, form) + one.writes for one in found)
+                times = {card.name: passes * size / card.peak_tb / 1e6 for card in CARDS}
+                direction = "backward" if backward else "forward"
+                limit = 5 if backward else 3
+                rows.append(Whole(list(shape), form, direction, len(found), passes, limit, size / 1e6, times))
     return rows
 
 
-def constants(one: Any) -> dict[str, Any]:
-    """The compile-time arguments of the paper form, parallel, at a plan."""
-    import triton.language as tl
+@dataclass(frozen=True)
+class Job:
+    """A kernel to compile at a plan."""
 
-    names = ("C", "BC", "BP", "BR", "BS", "VEC", "LAST", "WIDE")
-    fixed = {"BB": 16, "TR": 32, "TC": 32, "PAPER": True, "SEQ": False, "ACC": tl.float32}
-    return {name: getattr(one, name) for name in names} | fixed
+    step: Launch
+    plan: Any
+    form: str
+    layout: str
+    dtype: str
+    card: Card
+
+    @property
+    def threads(self) -> int:
+        """Of one program."""
+        found = {"gate": "gate_warps", "grad_gate": "gate_warps", "logits": "part_warps", "grad_weight": ""}
+        name = found.get(self.step.name, "warps")
+        return 32 * int(getattr(self.plan, name) if name else 4)
+
+    @property
+    def memory(self) -> str:
+        """The memory format of the map."""
+        return "channels_last" if self.plan.LAST else "contiguous"
+
+    @property
+    def key(self) -> tuple[str, str, str, str, int, int, str, str]:
+        """What a row of the report can be known by."""
+        architecture = f"sm_{self.card.capability}"
+        return self.step.name, self.form, self.layout, self.dtype, self.plan.C, self.plan.P, self.memory, architecture
 
 
-def compile_kernel(name: str, one: Any, card: Card) -> Any:
-    """A kernel as the launch would compile it for bf16 maps and float32 weights with 16-byte aligned pointers."""
-    import triton
-    from triton.backends.compiler import GPUTarget
-    from triton.compiler import ASTSource
+def jobs(maps: Sequence[Sequence[int]] = MAPS, cards: Sequence[Card] = CARDS) -> Iterator[Job]:
+    """Every kernel that the maps need, in both memory formats: once for each different set of constants."""
+    from polarpix.psa import launch
 
+    seen = set()
+    for card in cards:
+        for dtype, kinds in card.kinds.items():
+            for B, C, H, W in maps:
+                for last in (False, True):
+                    for form, layout in kinds:
+                        for step in (
+                            *chain((B, C, H, W), False, last, form, ITEMSIZE[dtype]),
+                            *chain((B, C, H, W), True, last, form, ITEMSIZE[dtype]),
+                        ):
+                            one = launch.plan(B, C, H * W, ITEMSIZE[dtype], last, step.backward)
+                            job = Job(step, one, form, layout, dtype, card)
+                            kept = tuple(sorted((k, str(v)) for k, v in constants(job).items()))
+                            found = (step.name, card, job.threads, kept, dtype if "map" in step.by else "")
+                            if found not in seen:
+                                seen.add(found)
+                                yield job
+
+
+def kernel_of(step: Launch) -> Any:
+    """The Triton function."""
     from polarpix.psa import kernels as forward
     from polarpix.psa import kernels_grad as grad
     from polarpix.psa import kernels_weight as weight
 
-    kernel = next(getattr(room, name) for room in (forward, grad, weight) if hasattr(room, name))
-    fixed = {key: value for key, value in constants(one).items() if key in kernel.arg_names}
+    return next(getattr(room, step.name) for room in (forward, grad, weight) if hasattr(room, step.name))
+
+
+def constants(job: Job) -> dict[str, Any]:
+    """The compile-time arguments of a kernel."""
+    import triton
+    import triton.language as tl
+
+    names = ("C", "BC", "BP", "BR", "BS", "VEC", "LAST", "WIDE")
+    fixed = {name: getattr(job.plan, name) for name in names} | {"BB": 16, "TR": 32, "TC": 32, "ACC": tl.float32}
+    fixed |= {"PAPER": job.form == "paper", "SEQ": job.layout == "sequential"}
+    if job.step.name == "scale":
+        fixed["BS"] = 1 if job.form == "paper" else triton.next_power_of_2(job.plan.parts)
+    return {name: value for name, value in fixed.items() if name in kernel_of(job.step).arg_names}
+
+
+def compile_kernel(job: Job) -> Any:
+    """A kernel as the launch would compile it, with float32 weights and pointers aligned to 16 bytes."""
+    import triton
+    from triton.backends.compiler import GPUTarget
+    from triton.compiler import ASTSource
+
+    kernel, fixed = kernel_of(job.step), constants(job)
     kinds: dict[str, str] = {"factor": "fp32"}
     kinds |= dict.fromkeys(("PV", "P", "tiles", "splits", "parts", "B"), "i32")
-    kinds |= dict.fromkeys(("x", "out", "d", "dx"), "*bf16")
+    kinds |= dict.fromkeys(("x", "out", "d", "dx"), f"*{job.dtype}")
     signature = {key: "constexpr" if key in fixed else kinds.get(key, "*fp32") for key in kernel.arg_names}
     aligned = {(i,): [["tt.divisibility", 16]] for i, key in enumerate(kernel.arg_names) if signature[key][0] == "*"}
     source = ASTSource(kernel, signature, {(kernel.arg_names.index(k),): v for k, v in fixed.items()}, aligned)
-    warps = one.warps if "BP" in fixed else one.gate_warps if "gate" in name else 4
-    target = GPUTarget("cuda", card.capability, 32)
-    return triton.compile(source, target=target, options={"num_warps": warps}), 32 * warps
+    target = GPUTarget("cuda", job.card.capability, 32)
+    return triton.compile(source, target=target, options={"num_warps": job.threads // 32})
+
+
+def widest(channels: int, pixels: int, dtype: str, last: bool) -> int:
+    """Bytes of the largest aligned piece that every run of neighbours in memory divides into, at most 16."""
+    return math.gcd(16, (channels if last else pixels) * ITEMSIZE[dtype])
 
 
 def widths(ptx: str) -> tuple[list[int], list[int]]:
@@ -175,9 +232,12 @@ def widths(ptx: str) -> tuple[list[int], list[int]]:
         lines[kind] = range(first, first + len(text))
     file = re.search(r'\.file\s+(\d+)\s+"[^"]*psa/tiles\.py"', ptx)
     here, found = ("", 0), {"ld": set[int](), "st": set[int]()}
+    inline = told = False  # within inline assembly only its first line counts: some versions number on from there
     for line in ptx.splitlines():
-        if place := re.match(r"\s*\.loc\s+(\d+)\s+(\d+)", line):
-            here = (place[1], int(place[2]))
+        if "inline asm" in line:
+            inline, told = "begin" in line, False
+        elif (place := re.match(r"\s*\.loc\s+(\d+)\s+(\d+)", line)) and not told:
+            here, told = (place[1], int(place[2])), inline
         access = re.search(r"\b(ld|st)\.global\S*?(?:\.v(\d))?\.[bfu](\d+)", line)
         if access and file and here[0] == file[1] and here[1] in lines[access[1]]:
             found[access[1]].add(int(access[2] or 1) * int(access[3]) // 8)
@@ -200,30 +260,15 @@ def resources(cubin: bytes) -> tuple[int, int, int]:
     return registers, stack + local, shared
 
 
-def occupancy(card: Card, registers: int, threads: int) -> float:
-    """The part of a multiprocessor's threads that its registers allow, in whole blocks."""
+def occupancy(card: Card, registers: int, threads: int, shared: int = 0) -> float:
+    """The part of a multiprocessor's threads that its registers and shared memory allow, in whole blocks."""
     per_block = -(-registers // 8) * 8 * threads
-    return min(card.registers // per_block, card.threads // threads, card.blocks) * threads / card.threads
-
-
-def jobs(maps: Sequence[Sequence[int]], cards: Sequence[Card]) -> Iterator[tuple[str, Any, str, Card]]:
-    """Every kernel that the maps need, in both memory formats: once for each different set of constants."""
-    from polarpix.psa import launch
-
-    seen = set()
-    for B, C, H, W in maps:
-        for last in (False, True):
-            for step in (*chain((B, C, H, W), False, last), *chain((B, C, H, W), True, last)):
-                one = launch.plan(B, C, H * W, 2, last, step.backward)
-                key = (step.name, C, one.VEC, one.BP, one.BS, step.name == "grad_weight" or last)
-                if key not in seen:
-                    seen.add(key)
-                    for card in cards:
-                        yield step.name, one, "channels_last" if last else "contiguous", card
+    by_shared = card.shared // shared if shared else card.blocks
+    return min(card.registers // per_block, card.threads // threads, card.blocks, by_shared) * threads / card.threads
 
 
 def compile_all(maps: Sequence[Sequence[int]] = MAPS, cards: Sequence[Card] = CARDS) -> list[Compiled]:
-    """Compile and read every kernel of the paper form, parallel, bf16.
+    """Compile and read every kernel.
 
     Raises:
         InputError: Triton runs in its interpreter, which compiles nothing.
@@ -233,44 +278,19 @@ def compile_all(maps: Sequence[Sequence[int]] = MAPS, cards: Sequence[Card] = CA
     if launch.interpreted():
         raise InputError("TRITON_INTERPRET is set, nothing would be compiled: unset it")
     rows = []
-    for name, one, memory, card in tqdm(list(jobs(maps, cards)), desc="kernels", unit="kernel"):
-        found, threads = compile_kernel(name, one, card)
+    for job in tqdm(list(jobs(maps, cards)), desc="kernels", unit="kernel"):
+        found = compile_kernel(job)
         registers, spilled, shared = resources(found.asm["cubin"])
+        share = occupancy(job.card, registers, job.threads, shared)
         loads, stores = widths(found.asm["ptx"])
-        share = occupancy(card, registers, threads)
+        name, form, layout, dtype, channels, pixels, memory, architecture = job.key
         rows.append(
             Compiled(
-                name, one.C, one.P, memory, f"sm_{card.capability}", registers, spilled, shared, threads,
-                share, loads, stores,
+                name, form, layout, dtype, channels, pixels, memory, architecture, registers, spilled, shared,
+                job.threads, share, loads, stores,
             )
         )  # fmt: skip
     return rows
-
-
-def report_sections(compiled: Sequence[Compiled], whole: Sequence[Whole]) -> list[Section]:
-    """The report as pages show it."""
-    heads = ["kernel", "C", "P", "memory", "for", "registers", "spilled", "shared", "threads", "occupancy", "loads, B",
-             "stores, B"]  # fmt: skip
-    rows: list[list[Value]] = [
-        [
-            one.kernel, one.channels, one.pixels, one.memory, one.architecture, one.registers, one.spilled, one.shared,
-            one.threads, f"{one.occupancy:.2f}", ", ".join(map(str, one.load_bytes)) or "–",
-            ", ".join(map(str, one.store_bytes)) or "–",
-        ]
-        for one in compiled
-    ]  # fmt: skip
-    times: list[list[Value]] = [
-        [
-            "x".join(map(str, one.shape)), one.direction, one.launches, one.passes, one.limit, f"{one.megabytes:.1f}",
-            *(f"{value:.1f}" for value in one.microseconds.values()),
-        ]
-        for one in whole
-    ]  # fmt: skip
-    cards = [f"{card.name}, us" for card in CARDS]
-    return [
-        Section("Kernels", table=Table(heads, rows)),
-        Section("Bytes", table=Table(["map", "direction", "launches", "passes", "limit", "MB a pass", *cards], times)),
-    ]
 
 
 def kernels(static: bool = False, json: str = "") -> int:
@@ -286,14 +306,18 @@ def kernels(static: bool = False, json: str = "") -> int:
     if not static:
         raise InputError("bench kernels compiles and runs nothing: add --static; 'polarpix bench block' measures")
     path = record_path(json)
+    started = time.perf_counter()
     told = machine(torch.device("cpu"))
     compiled, whole = compile_all(), wholes()
+    finished(told, time.perf_counter() - started)
     protocol = {
-        "form": "paper", "layout": "parallel", "dtype": "bf16 maps, float32 weights",
-        "microseconds": "bytes over the published peak rate of the card: a bound from below, not measured",
-    }  # fmt: skip
+        "dtype": "that of the maps; weights and vectors float32",
+        "pieces": "bytes of the largest aligned piece that C (channels_last) or P (contiguous) divides into, up to 16",
+        "registers": "of the assembler that comes with Triton; spilled: stack and local memory, bytes",
+        "microseconds": "bytes of the maps over the published peak rate of the card: a bound from below, not measured",
+    }
     record = Record("bench kernels", command_line(), 0, told, protocol, {"kernels": compiled, "maps": whole})
-    title, sections = "Kernels, compiled and read", report_sections(compiled, whole)
+    title, sections = "Kernels, compiled and read", report_sections(compiled, whole, widest)
     print(markdown(title, record, sections))
     if path:
         write_record(record, title, sections, None, path)

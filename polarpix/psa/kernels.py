@@ -2,7 +2,7 @@
 
 Two passes read the map x, everything between them works on small vectors of one sample:
 
-    pool -> gate -> [logits, released form only] -> scale
+    pool -> gate (released form: logits, which makes the gates on its way) -> scale
 
 or, where one program holds a whole sample, ``forward_small`` alone, put together from the same functions. How they
 share work and memory stands in :mod:`polarpix.psa.tiles`, the letters in :mod:`polarpix.psa.reference`.
@@ -27,6 +27,7 @@ from polarpix.psa.tiles import (
     load_rows,
     load_tile,
     load_vector,
+    share,
     sigmoid,
     store_tile,
     store_vector,
@@ -61,12 +62,17 @@ def pool_pixels(
 
 
 @triton.jit
-def make_gates(
-    c, m, row, W_v, b_v, W_z, b_z, ln_w, ln_b, W_q2, b_q2, W_v2, b_v2,
-    C: tl.constexpr, BC: tl.constexpr, BR: tl.constexpr, PAPER: tl.constexpr, SEQ: tl.constexpr, ACC: tl.constexpr,
+def make_channel(
+    top, total, pooled, row, W_v, b_v, W_z, b_z, ln_w, ln_b,
+    C: tl.constexpr, BC: tl.constexpr, BR: tl.constexpr, PAPER: tl.constexpr, ACC: tl.constexpr,
 ):  # fmt: skip
-    """The channel gate g [BC], u [BC] and beta from pooled values c and mean m; fills the state row but for c and m."""
+    """The channel gate g [BC] from what pooling gave; fills c, zhat, g, v, A_MAX, A_SUM and RSTD of the state row."""
     H: tl.constexpr = C // 2
+    c = pooled / total
+    tl.store(row + 6 * C + A_MAX, top)
+    tl.store(row + 6 * C + A_SUM, total)
+    tl.store(row + 6 * C + 6 + tl.arange(0, 2), tl.zeros((2,), ACC))  # spare: an output has no random part
+    store_vector(row, c, C, BC)
     z = tl.zeros((BC,), ACC)
     for r0 in range(0, H, BR):
         r = r0 + tl.arange(0, BR)
@@ -88,19 +94,22 @@ def make_gates(
         z = z * load_vector(ln_w, C, BC, ACC) + load_vector(ln_b, C, BC, ACC)
     g = sigmoid(z)
     store_vector(row + 3 * C, g, C, BC)
-    if SEQ:
-        m *= g
-    u, beta = make_query(m, row, W_q2, b_q2, W_v2, b_v2, C, BC, BR, PAPER, ACC)
-    return g, u, beta
+    return g
 
 
 @triton.jit
 def make_query(
-    m, row, W_q2, b_q2, W_v2, b_v2,
-    C: tl.constexpr, BC: tl.constexpr, BR: tl.constexpr, PAPER: tl.constexpr, ACC: tl.constexpr,
+    m, g, row, W_q2, b_q2, W_v2, b_v2, fill,
+    C: tl.constexpr, BC: tl.constexpr, BR: tl.constexpr, PAPER: tl.constexpr, SEQ: tl.constexpr, ACC: tl.constexpr,
 ):  # fmt: skip
-    """u = W_v'^T t [BC] and beta = b_v' t, with t the softmax (paper) of W_q' m + b_q', or that itself (released)."""
+    """u = W_v'^T t [BC] and beta = b_v' t, with t the softmax (paper) of W_q' m + b_q', or that itself (released), and
+    m the mean of x, times g where SEQ. With ``fill`` also m, u, q', BETA, T_MAX and T_SUM of the state row.
+    """
     H: tl.constexpr = C // 2
+    if fill:
+        store_vector(row + C, m, C, BC)
+    if SEQ:
+        m *= g
     top = tl.full((), float("-inf"), ACC)
     total = tl.zeros((), ACC)
     u = tl.zeros((BC,), ACC)
@@ -110,7 +119,8 @@ def make_query(
         t = tl.sum(load_rows(W_q2, r, C, BC, ACC) * m[None, :], 1)  # [BR]
         if PAPER:
             t += tl.load(b_q2 + r, mask=r < H, other=0.0).to(ACC)
-        tl.store(row + 5 * C + H + r, t, mask=r < H)
+        if fill:
+            tl.store(row + 5 * C + H + r, t, mask=r < H)
         if PAPER:
             t = tl.where(r < H, t, float("-inf"))
             higher = tl.maximum(top, tl.max(t, 0))
@@ -124,10 +134,12 @@ def make_query(
     if PAPER:
         u /= total
         beta /= total
-        tl.store(row + 6 * C + T_MAX, top)
-        tl.store(row + 6 * C + T_SUM, total)
-    store_vector(row + 4 * C, u, C, BC)
-    tl.store(row + 6 * C + BETA, beta)
+    if fill:
+        store_vector(row + 4 * C, u, C, BC)
+        tl.store(row + 6 * C + BETA, beta)
+        if PAPER:
+            tl.store(row + 6 * C + T_MAX, top)
+            tl.store(row + 6 * C + T_SUM, total)
     return u, beta
 
 
@@ -172,15 +184,13 @@ def scale_pixels(
 
 @triton.jit
 def pool(
-    x, W_q, partial, PV, tiles,
+    x, W_q, partial, PV, splits, tiles,
     C: tl.constexpr, BC: tl.constexpr, BP: tl.constexpr, VEC: tl.constexpr, LAST: tl.constexpr, WIDE: tl.constexpr,
     ACC: tl.constexpr,
 ):  # fmt: skip
-    """Pass 1 over x: program (split, sample) pools ``tiles`` tiles into its partial row."""
+    """Pass 1 over x: each program pools ``tiles`` tiles into its partial row."""
     P = PV * VEC
-    split, splits, b = tl.program_id(0), tl.num_programs(0), tl.program_id(1).to(tl.int64)
-    first = split * tiles * BP
-    last = tl.minimum(first + tiles * BP, P)
+    b, split, first, last = share(splits, tiles, P, BP)
     top, total, pooled, summed = pool_pixels(x + b * C * P, W_q, first, last, P, C, BC, BP, LAST, WIDE, ACC)
     row = partial + (b * splits + split) * (2 * C + 4)
     tl.store(row, top)
@@ -190,16 +200,9 @@ def pool(
 
 
 @triton.jit
-def gate(
-    partial, state, W_v, b_v, W_z, b_z, ln_w, ln_b, W_q2, b_q2, W_v2, b_v2, P, splits,
-    C: tl.constexpr, BC: tl.constexpr, BR: tl.constexpr, BS: tl.constexpr, PAPER: tl.constexpr, SEQ: tl.constexpr,
-    ACC: tl.constexpr,
-):  # fmt: skip
-    """Between the passes, one program a sample: joins the splits in their order and makes the gates."""
-    b = tl.program_id(0).to(tl.int64)
+def join_pooled(partial, splits, C: tl.constexpr, BC: tl.constexpr, BS: tl.constexpr, ACC: tl.constexpr):
+    """Maximum, sum and pooled values [BC] of all splits of a sample, taken in their order."""
     L: tl.constexpr = 2 * C + 4
-    partial += b * splits * L
-    row = state + b * (6 * C + 8)
     s = tl.arange(0, BS)
     c = tl.arange(0, BC)
     tops = tl.full((BS,), float("-inf"), ACC)
@@ -208,7 +211,6 @@ def gate(
     top = tl.max(tops, 0)
     total = tl.zeros((), ACC)
     pooled = tl.zeros((BC,), ACC)
-    summed = tl.zeros((BC,), ACC)
     for s0 in range(0, splits, BS):
         inside = s0 + s < splits
         rows = partial + (s0 + s) * L
@@ -216,52 +218,73 @@ def gate(
         mask = inside[:, None] & (c < C)[None, :]
         total += tl.sum(weight * tl.load(rows + 1, mask=inside, other=0.0), 0)
         pooled += tl.sum(weight[:, None] * tl.load(rows[:, None] + 4 + c[None, :], mask=mask, other=0.0), 0)
-        summed += tl.sum(tl.load(rows[:, None] + 4 + C + c[None, :], mask=mask, other=0.0), 0)
-    pooled, summed = keep_pooled(row, top, total, pooled, summed, P, C, BC)
-    make_gates(pooled, summed, row, W_v, b_v, W_z, b_z, ln_w, ln_b, W_q2, b_q2, W_v2, b_v2, C, BC, BR, PAPER, SEQ, ACC)
+    return top, total, pooled
 
 
 @triton.jit
-def keep_pooled(row, top, total, pooled, summed, P, C: tl.constexpr, BC: tl.constexpr):
-    """Sums to means: pooled values and mean of x, kept in the state row."""
-    pooled /= total
-    summed /= P
-    tl.store(row + 6 * C + A_MAX, top)
-    tl.store(row + 6 * C + A_SUM, total)
-    tl.store(row + 6 * C + 6 + tl.arange(0, 2), tl.zeros((2,), pooled.dtype))  # spare: an output has no random part
-    store_vector(row, pooled, C, BC)
-    store_vector(row + C, summed, C, BC)
-    return pooled, summed
+def join_mean(partial, splits, P, C: tl.constexpr, BC: tl.constexpr, BS: tl.constexpr, ACC: tl.constexpr):
+    """The mean of x [BC] of all splits of a sample, taken in their order."""
+    c = tl.arange(0, BC)
+    summed = tl.zeros((BC,), ACC)
+    for s0 in range(0, splits, BS):
+        s = s0 + tl.arange(0, BS)
+        mask = (s < splits)[:, None] & (c < C)[None, :]
+        summed += tl.sum(tl.load(partial + s[:, None] * (2 * C + 4) + 4 + C + c[None, :], mask=mask, other=0.0), 0)
+    return summed / P
+
+
+@triton.jit
+def gate(
+    partial, state, W_v, b_v, W_z, b_z, ln_w, ln_b, W_q2, b_q2, W_v2, b_v2, P, splits,
+    C: tl.constexpr, BC: tl.constexpr, BR: tl.constexpr, BS: tl.constexpr, PAPER: tl.constexpr, SEQ: tl.constexpr,
+    ACC: tl.constexpr,
+):  # fmt: skip
+    """Between the passes: one program a sample makes both gates, or where neither feels the other, two one each."""
+    b = tl.program_id(0).to(tl.int64)
+    partial += b * splits * (2 * C + 4)
+    row = state + b * (6 * C + 8)
+    g = tl.zeros((BC,), ACC)
+    if tl.program_id(1) == 0:
+        top, total, pooled = join_pooled(partial, splits, C, BC, BS, ACC)
+        g = make_channel(top, total, pooled, row, W_v, b_v, W_z, b_z, ln_w, ln_b, C, BC, BR, PAPER, ACC)
+    if tl.program_id(1) == tl.num_programs(1) - 1:
+        m = join_mean(partial, splits, P, C, BC, BS, ACC)
+        make_query(m, g, row, W_q2, b_q2, W_v2, b_v2, True, C, BC, BR, PAPER, SEQ, ACC)
 
 
 @triton.jit
 def logits(
-    x, state, sums, PV, tiles,
-    C: tl.constexpr, BC: tl.constexpr, BP: tl.constexpr, VEC: tl.constexpr, LAST: tl.constexpr, WIDE: tl.constexpr,
-    ACC: tl.constexpr,
+    x, partial, state, sums, W_v, W_z, W_q2, W_v2, PV, splits, parts, tiles,
+    C: tl.constexpr, BC: tl.constexpr, BP: tl.constexpr, BR: tl.constexpr, BS: tl.constexpr, VEC: tl.constexpr,
+    LAST: tl.constexpr, WIDE: tl.constexpr, ACC: tl.constexpr,
 ):  # fmt: skip
-    """Released form: maximum and sum of exp(u x) over each split, sums [B, splits, 2]."""
+    """Released form, in place of gate: maximum and sum of exp(u x) over each of ``parts`` parts of a sample, sums
+    [B, parts, 2]. Every program makes u for itself, so that none waits for another; one more a sample makes g.
+    """
     P = PV * VEC
-    split, splits, b = tl.program_id(0), tl.num_programs(0), tl.program_id(1).to(tl.int64)
-    first = split * tiles * BP
-    last = tl.minimum(first + tiles * BP, P)
-    u = load_vector(state + b * (6 * C + 8) + 4 * C, C, BC, ACC)
-    top, total = logit_sums(x + b * C * P, u, first, last, P, C, BC, BP, LAST, WIDE, ACC)
-    tl.store(sums + (b * splits + split) * 2, top)
-    tl.store(sums + (b * splits + split) * 2 + 1, total)
+    b, part, first, last = share(parts + 1, tiles, P, BP)
+    partial += b * splits * (2 * C + 4)
+    row = state + b * (6 * C + 8)
+    if part == parts:
+        top, total, pooled = join_pooled(partial, splits, C, BC, BS, ACC)
+        make_channel(top, total, pooled, row, W_v, W_v, W_z, W_z, W_z, W_z, C, BC, BR, False, ACC)
+    else:
+        m = join_mean(partial, splits, P, C, BC, BS, ACC)
+        u, _ = make_query(m, m, row, W_q2, W_q2, W_v2, W_v2, part == 0, C, BC, BR, False, False, ACC)
+        top, total = logit_sums(x + b * C * P, u, first, last, P, C, BC, BP, LAST, WIDE, ACC)
+        tl.store(sums + (b * parts + part) * 2, top)
+        tl.store(sums + (b * parts + part) * 2 + 1, total)
 
 
 @triton.jit
 def scale(
-    x, out, state, sums, factor, PV, tiles, splits,
+    x, out, state, sums, factor, PV, splits, tiles, parts,
     C: tl.constexpr, BC: tl.constexpr, BP: tl.constexpr, BS: tl.constexpr, VEC: tl.constexpr, LAST: tl.constexpr,
     WIDE: tl.constexpr, PAPER: tl.constexpr, SEQ: tl.constexpr, ACC: tl.constexpr,
 ):  # fmt: skip
-    """Pass 2 over x: writes out. Released form: first joins the ``splits`` softmax sums of the logits."""
+    """Pass 2 over x: writes out. Released form: first joins the ``parts`` softmax sums of the logits."""
     P = PV * VEC
-    split, b = tl.program_id(0), tl.program_id(1).to(tl.int64)
-    first = split * tiles * BP
-    last = tl.minimum(first + tiles * BP, P)
+    b, split, first, last = share(splits, tiles, P, BP)
     row = state + b * (6 * C + 8)
     g = load_vector(row + 3 * C, C, BC, ACC)
     u = load_vector(row + 4 * C, C, BC, ACC)
@@ -272,8 +295,8 @@ def scale(
         u *= g
     if not PAPER:
         s = tl.arange(0, BS)
-        tops = tl.load(sums + (b * splits + s) * 2, mask=s < splits, other=float("-inf"))
-        totals = tl.load(sums + (b * splits + s) * 2 + 1, mask=s < splits, other=0.0)
+        tops = tl.load(sums + (b * parts + s) * 2, mask=s < parts, other=float("-inf"))
+        totals = tl.load(sums + (b * parts + s) * 2 + 1, mask=s < parts, other=0.0)
         top = tl.max(tops, 0)
         total = tl.sum(totals * tl.exp(tops - top), 0)
         if split == 0:
@@ -298,10 +321,8 @@ def forward_small(
     x += b * C * P
     row = state + b * (6 * C + 8)
     top, total, pooled, summed = pool_pixels(x, W_q, 0, P, P, C, BC, BP, LAST, WIDE, ACC)
-    pooled, summed = keep_pooled(row, top, total, pooled, summed, P, C, BC)
-    g, u, beta = make_gates(
-        pooled, summed, row, W_v, b_v, W_z, b_z, ln_w, ln_b, W_q2, b_q2, W_v2, b_v2, C, BC, BR, PAPER, SEQ, ACC
-    )
+    g = make_channel(top, total, pooled, row, W_v, b_v, W_z, b_z, ln_w, ln_b, C, BC, BR, PAPER, ACC)
+    u, beta = make_query(summed / P, g, row, W_q2, b_q2, W_v2, b_v2, True, C, BC, BR, PAPER, SEQ, ACC)
     if SEQ:
         u *= g
     top = tl.zeros((), ACC)

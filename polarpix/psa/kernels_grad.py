@@ -27,6 +27,7 @@ from polarpix.psa.tiles import (
     load_rows,
     load_tile,
     load_vector,
+    share,
     sigmoid,
     store_tile,
     store_vector,
@@ -216,15 +217,13 @@ def input_pixels(
 
 @triton.jit
 def grad_pool(
-    x, d, state, partial, factor, PV, tiles,
+    x, d, state, partial, factor, PV, splits, tiles,
     C: tl.constexpr, BC: tl.constexpr, BP: tl.constexpr, VEC: tl.constexpr, LAST: tl.constexpr, WIDE: tl.constexpr,
     PAPER: tl.constexpr, SEQ: tl.constexpr, ACC: tl.constexpr,
 ):  # fmt: skip
-    """Pass 1 over x and d: program (split, sample) adds up ``tiles`` tiles into its partial row."""
+    """Pass 1 over x and d: each program adds up ``tiles`` tiles into its partial row."""
     P = PV * VEC
-    split, splits, b = tl.program_id(0), tl.num_programs(0), tl.program_id(1).to(tl.int64)
-    first = split * tiles * BP
-    last = tl.minimum(first + tiles * BP, P)
+    b, split, first, last = share(splits, tiles, P, BP)
     x += b * C * P
     d += b * C * P
     state += b * (6 * C + 8)
@@ -274,15 +273,13 @@ def grad_gate(
 
 @triton.jit
 def grad_input(
-    x, d, dx, W_q, state, grads, dw, factor, PV, tiles,
+    x, d, dx, W_q, state, grads, dw, factor, PV, splits, tiles,
     C: tl.constexpr, BC: tl.constexpr, BP: tl.constexpr, VEC: tl.constexpr, LAST: tl.constexpr, WIDE: tl.constexpr,
     PAPER: tl.constexpr, SEQ: tl.constexpr, ACC: tl.constexpr,
 ):  # fmt: skip
     """Pass 2 over x and d: writes dx, and the part of dW_q of each split, dw [B, splits, C]."""
     P = PV * VEC
-    split, splits, b = tl.program_id(0), tl.num_programs(0), tl.program_id(1).to(tl.int64)
-    first = split * tiles * BP
-    last = tl.minimum(first + tiles * BP, P)
+    b, split, first, last = share(splits, tiles, P, BP)
     x += b * C * P
     d += b * C * P
     dx += b * C * P

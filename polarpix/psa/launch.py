@@ -58,6 +58,21 @@ class Plan:
     LAST: bool
     WIDE: bool
 
+    @property
+    def parts(self) -> int:
+        """Programs a sample in ``logits``."""
+        return int(triton.cdiv(triton.cdiv(self.P, self.BP), self.part_tiles))
+
+    @property
+    def part_tiles(self) -> int:
+        """Tiles of each: as it reads C^2 weights first, it takes at least C pixels."""
+        return max(self.tiles, int(triton.cdiv(self.C, self.BP)))
+
+    @property
+    def part_warps(self) -> int:
+        """Warps of each: no more for pixels that are not aligned, as twice the warps spilled a register there."""
+        return max(1, min(16, self.BC * self.BP // 1024))
+
 
 @lru_cache(maxsize=4096)
 def plan(B: int, C: int, P: int, itemsize: int, last: bool, backward: bool) -> Plan:
@@ -77,9 +92,10 @@ def plan(B: int, C: int, P: int, itemsize: int, last: bool, backward: bool) -> P
     pieces = triton.cdiv(P, BP)
     tiles = pieces if small else max(1, pieces * B // PROGRAMS)
     splits = triton.cdiv(pieces, tiles)
-    BR = max(1, min(triton.next_power_of_2(max(1, C // 2)), 8192 // BC))
+    BR = max(1, min(triton.next_power_of_2(max(1, C // 2)), 4096 // BC))
     BS = max(1, min(triton.next_power_of_2(splits), max(8192, BC) // BC))
-    return Plan(C, P, BC, BP, BR, BS, VEC, tiles, splits, warps, 16 if BC >= 2048 else 8, small, last, C * P >= 2**31)
+    gate_warps = 16 if BC >= 2048 else 8 if BC >= 256 else 4
+    return Plan(C, P, BC, BP, BR, BS, VEC, tiles, splits, warps, gate_warps, small, last, C * P >= 2**31)
 
 
 def interpreted() -> bool:
@@ -169,17 +185,25 @@ def _forward(x: Tensor, weights: Sequence[Tensor], form: str, layout: str, scale
             x, out, W["W_q"], *pick(W, GATE), state, scale, PV, **blocks(one, *WHOLE, **kind), num_warps=one.warps
         )
         return out, state
-    grid = (one.splits, B)
     partial = state.new_empty((B, one.splits, 2 * C + 4))
+    grid = (B * one.splits,)
     tiles = {**blocks(one, *PASS, ACC=ACC), "num_warps": one.warps}
-    kernels.pool[grid](x, W["W_q"], partial, PV, one.tiles, **tiles)
-    kernels.gate[(B,)](
-        partial, state, *pick(W, GATE), P, one.splits, **blocks(one, *BETWEEN, **kind), num_warps=one.gate_warps
-    )  # fmt: skip
-    if form == "released":
-        kernels.logits[grid](x, state, partial, PV, one.tiles, **tiles)
-    BS = triton.next_power_of_2(one.splits)
-    kernels.scale[grid](x, out, state, partial, scale, PV, one.tiles, one.splits, **(tiles | kind), BS=BS)
+    kernels.pool[grid](x, W["W_q"], partial, PV, one.splits, one.tiles, **tiles)
+    sums, parts = partial, 1
+    if form == "paper":
+        programs = 1 if layout == "sequential" else 2
+        kernels.gate[(B, programs)](
+            partial, state, *pick(W, GATE), P, one.splits, **blocks(one, *BETWEEN, **kind), num_warps=one.gate_warps
+        )  # fmt: skip
+    else:
+        parts = one.parts
+        sums = state.new_empty((B, parts, 2))
+        kernels.logits[(B * (parts + 1),)](
+            x, partial, state, sums, *pick(W, ("W_v", "W_z", "W_q2", "W_v2")), PV, one.splits, parts, one.part_tiles,
+            **blocks(one, *PASS, "BR", "BS", ACC=ACC), num_warps=one.part_warps,
+        )  # fmt: skip
+    BS = triton.next_power_of_2(parts)
+    kernels.scale[grid](x, out, state, sums, scale, PV, one.splits, one.tiles, parts, **(tiles | kind), BS=BS)
     return out, state
 
 
@@ -207,15 +231,15 @@ def _backward(
             **blocks(one, *WHOLE, **kind), num_warps=one.warps,
         )  # fmt: skip
     else:
-        grid = (one.splits, B)
+        grid = (B * one.splits,)
         partial = state.new_empty((B, one.splits, 3 * C + 4))
         tiles = {**blocks(one, *PASS, **kind), "num_warps": one.warps}
-        kernels_grad.grad_pool[grid](x, d, state, partial, scale, PV, one.tiles, **tiles)
+        kernels_grad.grad_pool[grid](x, d, state, partial, scale, PV, one.splits, one.tiles, **tiles)
         kernels_grad.grad_gate[(B,)](
             partial, state, grads, *pick(W, GRAD_GATE), P, one.splits,
             **blocks(one, *BETWEEN, **kind), num_warps=one.gate_warps,
         )  # fmt: skip
-        kernels_grad.grad_input[grid](x, d, dx, W["W_q"], state, grads, dw, scale, PV, one.tiles, **tiles)
+        kernels_grad.grad_input[grid](x, d, dx, W["W_q"], state, grads, dw, scale, PV, one.splits, one.tiles, **tiles)
     out = named(dW, form, x)
     kernels_weight.grad_weight[(triton.cdiv(C // 2, 32), triton.cdiv(C, 32), 4)](
         state, grads, dw, out["W_q"], out["b_q"], *pick(out, GATE), B, B * parts,

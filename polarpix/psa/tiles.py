@@ -41,6 +41,7 @@ __all__ = [
     "load_tile",
     "load_vector",
     "offsets",
+    "share",
     "sigmoid",
     "store_tile",
     "store_vector",
@@ -83,6 +84,14 @@ def offsets(c, p, P, C: tl.constexpr, LAST: tl.constexpr, WIDE: tl.constexpr):
     if LAST:
         return c[:, None] + p[None, :] * C
     return c[:, None] * P + p[None, :]
+
+
+@triton.jit
+def share(splits, tiles, P, BP: tl.constexpr):
+    """The sample of this program, its place among the ``splits`` of that sample, and its pixels first .. last."""
+    b, split = tl.program_id(0) // splits, tl.program_id(0) % splits
+    first = split * tiles * BP
+    return b.to(tl.int64), split, first, tl.minimum(first + tiles * BP, P)
 
 
 @triton.jit

@@ -138,13 +138,18 @@ def test_compiled_blocks_are_timed_and_a_missing_compiler_is_said(monkeypatch: p
 
 
 def test_maps_too_large_for_all_pairs_of_pixels_are_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(module.LARGEST_AFFINITY, "cpu", 1000)
-    settings = block_settings("cpu", shapes="1,4,4,4", blocks="nl,se", mode="fwd", sweep="none", seconds=1e-3)
+    settings = block_settings(
+        "cpu", shapes="1,4,4,4 1,8,96,64", blocks="nl,da,se", mode="fwd", formats="contiguous", sweep="none",
+        seconds=1e-3,
+    )  # fmt: skip
+    monkeypatch.setattr(module, "free_memory", lambda device: 8 << 20)
     rows = measure_blocks(settings).tables["rows"]
-    assert [r.notes.get("eager", "") for r in rows if r.block == "nl"] == [
-        "not available: one [B, P, P] tensor has 0.0 GiB"
-    ] * 2
-    assert all(r.times for r in rows if r.block == "se")
+    assert [(r.block, r.shape[1]) for r in rows if r.times] == [("nl", 4), ("da", 4), ("se", 4), ("se", 8)]
+    told = "not available: one [B, P, P] tensor has 0.14 GiB, at most 0.00 are tried here"
+    assert [r.notes for r in rows if not r.times] == [{"eager": told}] * 2
+    monkeypatch.setattr(module, "free_memory", lambda device: 1 << 40)
+    monkeypatch.setitem(module.LARGEST_AFFINITY, "cpu", 1000)
+    assert [r.block for r in measure_blocks(settings).tables["rows"] if r.notes] == ["nl", "da", "nl", "da"]
 
 
 def test_the_limit_counts_passes_at_the_rate_of_a_copy() -> None:

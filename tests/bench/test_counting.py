@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from polarpix.bench.counting import launches, peak_memory
+from polarpix.bench.counting import free_memory, launches, peak_memory
 
 CPU = torch.device("cpu")
 MAP = 4 * 1000 * 4  # bytes of [4, 1000] in fp32
@@ -64,3 +64,7 @@ def test_stderr_is_as_before(x: Tensor, capfd: pytest.CaptureFixture[str]) -> No
         peak_memory(lambda: 1 // 0, CPU)
     os.write(2, b"still here")
     assert capfd.readouterr().err == "still here"
+
+
+def test_free_memory_is_less_than_all_and_more_than_none() -> None:
+    assert 1 << 20 < free_memory(torch.device("cpu")) <= os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")

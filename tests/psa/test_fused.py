@@ -5,8 +5,7 @@ import dataclasses
 
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
+import torch.distributed as dist
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
@@ -134,6 +133,21 @@ def test_maps_cut_into_splits(form, layout, shape, dtype, memory):
     check(form, layout, SHAPES[shape], dtype, memory, scale=0.5)
 
 
+@pytest.mark.usefixtures("_poison")
+@pytest.mark.parametrize("memory", FORMATS)
+def test_released_form_with_fewer_parts_than_splits(memory, monkeypatch):
+    """A program of the pass over the logits takes more pixels than one that pools: at least C of them."""
+
+    def plan(*args):
+        found = dataclasses.replace(real(*args), small=False, BP=16, tiles=1, splits=14, BS=4)
+        assert (found.part_tiles, found.parts) == (3, 5)
+        return found
+
+    real = launch.plan
+    monkeypatch.setattr(launch, "plan", plan)
+    check("released", "parallel", SHAPES["odd"], torch.float32, memory)
+
+
 @pytest.mark.gpu
 @pytest.mark.parametrize("memory", FORMATS)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
@@ -229,6 +243,46 @@ def test_checkpointing():
         assert torch.equal(one, two)
 
 
+def test_every_weight_sends_its_gradient_to_other_processes():
+    """DistributedDataParallel waits for the gradient of each parameter, and finds that of a program alone."""
+    block = build(4, "paper", "parallel")
+    x, d = torch.randn(2, 1, 4, 3, 3, device=DEVICE).unbind()
+    dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+    try:
+        shared = nn.parallel.DistributedDataParallel(copy.deepcopy(block))
+        for _ in range(2):  # the second forward finds out what the first backward left waiting
+            shared.zero_grad()
+            shared(x).backward(d)
+    finally:
+        dist.destroy_process_group()
+    _, _, *gradients = sweep(block, x, d)
+    for one, (name, parameter) in zip(gradients, shared.module.named_parameters(), strict=True):
+        torch.testing.assert_close(parameter.grad, one, msg=name)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("shape", ["odd", "batch"])
+@pytest.mark.parametrize(("form", "layout"), FUSED)
+def test_a_cuda_graph_replays_the_same_bits(form, layout, shape):
+    block = build(GRID[shape][1], form, layout)
+    x, d = torch.randn(2, *GRID[shape], device=DEVICE).unbind()
+    x.requires_grad_()
+    side = torch.cuda.Stream()
+    side.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(side):
+        sweep_of(block, block, x, d)
+    torch.cuda.current_stream().wait_stream(side)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        out = block(x)
+        kept = [out, *torch.autograd.grad(out, [x, *block.parameters()], d)]
+    with torch.no_grad():
+        x.copy_(torch.randn_like(x))
+    graph.replay()
+    for one, two in zip(sweep(block, x, d), kept, strict=True):
+        assert torch.equal(one, two)
+
+
 def test_frozen_parts():
     block = build(4, "paper", "parallel")
     truth = other(block, "collapsed", torch.float32)
@@ -263,28 +317,6 @@ def test_a_map_on_the_cpu_without_interpreter(monkeypatch):
     monkeypatch.setattr(launch, "interpreted", lambda: False)
     with pytest.raises(InputError, match="needs a CUDA device, the input is on cpu: use impl='auto'"):
         block(torch.zeros(1, 4, 3, 3))
-
-
-@settings(max_examples=200, deadline=None)
-@given(
-    B=st.integers(1, 256),
-    half=st.integers(1, 1024),
-    P=st.integers(1, 200_000),
-    itemsize=st.sampled_from([2, 4, 8]),
-    last=st.booleans(),
-    backward=st.booleans(),
-)
-def test_plans_cover_every_pixel_once(B, half, P, itemsize, last, backward):
-    one = launch.plan(B, 2 * half, P, itemsize, last, backward)
-    per_split = one.tiles * one.BP
-    assert (one.splits - 1) * per_split < P <= one.splits * per_split
-    assert one.BC >= one.C
-    assert P % one.VEC == 0
-    for size in (one.BC, one.BP, one.BR, one.BS, one.warps):
-        assert size & (size - 1) == 0
-        assert size > 0
-    assert one.BC * one.BP <= 16384
-    assert one.warps <= 16
 
 
 class Small(nn.Module):
