@@ -151,18 +151,18 @@ class _Write(torch.autograd.Function):
 class _Softmaxes(torch.autograd.Function):
     """e = t softmax_P(W x), wide [B, 1, P], the spatial logits of the released sequential form, and x for the write.
 
-    W x has h rows of P numbers: it is made sample by sample, and made again in the backward instead of being kept. With
-    A the softmax and de the gradient of e: dt_h = sum_p A_hp de_p, dV_hp = A_hp t_h (de_p - dt_h), dW = dV x^T,
-    dx += W^T dV.
+    W x has h rows of P numbers: it is made, and made again in the backward instead of being kept; on the CPU sample by
+    sample, so that it stays in the cache, elsewhere for all samples in one call. With A the softmax and de the gradient
+    of e: dt_h = sum_p A_hp de_p, dV_hp = A_hp t_h (de_p - dt_h), dW = dV x^T, dx += W^T dV.
     """
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, W: Tensor, t: Tensor) -> Grads:
         X = x.flatten(2)  # [B, C, P]
         e = t.new_empty(len(X), 1, X.shape[2])
-        for b in range(len(X)):
-            A = F.softmax(W[b].to(x.dtype) @ X[b], dim=1, dtype=t.dtype)  # [h, P]
-            torch.mv(A.mT, t[b], out=e[b, 0])
+        for s in _shares(x):
+            A = F.softmax(torch.bmm(W[s].to(x.dtype), X[s]), dim=2, dtype=t.dtype)  # [b, h, P]
+            torch.bmm(t[s, None], A, out=e[s])
         ctx.save_for_backward(x, W, t)
         ctx.set_materialize_grads(False)
         return x.detach(), e
@@ -178,15 +178,20 @@ class _Softmaxes(torch.autograd.Function):
         X = x.flatten(2)  # [B, C, P]
         dW, dt = torch.empty_like(W), torch.empty_like(t)
         with collapsed.no_autocast(x.device.type):
-            for b in range(len(X)):
-                rows = W[b].to(x.dtype)  # [h, C]
-                A = F.softmax(rows @ X[b], dim=1, dtype=t.dtype)  # [h, P]
-                torch.mv(A, de[b, 0], out=dt[b])
-                dV = A.mul_(t[b, :, None] * (de[b] - dt[b, :, None])).to(x.dtype)  # [h, P]
-                dW[b] = dV @ X[b].mT
+            for s in _shares(x):
+                rows = W[s].to(x.dtype)  # [b, h, C]
+                A = F.softmax(torch.bmm(rows, X[s]), dim=2, dtype=t.dtype)  # [b, h, P]
+                dt[s] = torch.bmm(A, de[s].mT)[..., 0]
+                dV = A.mul_(t[s, :, None] * (de[s] - dt[s, :, None])).to(x.dtype)  # [b, h, P]
+                dW[s] = torch.bmm(dV, X[s].mT)
                 if dx is not None:
-                    dx[b].flatten(1).addmm_(rows.mT, dV)
+                    dx.flatten(2)[s].baddbmm_(rows.mT, dV)
         return dx, dW, dt
+
+
+def _shares(x: Tensor) -> list[slice]:
+    """The samples that are worked on together."""
+    return [slice(b, b + 1) for b in range(len(x))] if x.is_cpu else [slice(None)]
 
 
 def _plain_read(x: Tensor, W_q: Tensor | None, b_q: Tensor | None) -> Grads:

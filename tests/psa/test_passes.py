@@ -264,3 +264,15 @@ def test_function_transforms_and_traces_see_plain_operations(form, layout):
     traced = torch.jit.trace(function, (x,))
     assert "mse_loss" not in str(traced.graph)
     torch.testing.assert_close(traced(torch.cat([x, x])), torch.cat([expected, expected]))
+
+
+@pytest.mark.parametrize("memory", MEMORY)
+def test_all_samples_at_once_give_the_same(memory, monkeypatch):
+    """As on a GPU."""
+    task = problem("released", "sequential")
+    x = MEMORY[memory](torch.randn(SHAPE, dtype=torch.float64)).detach().requires_grad_()
+    monkeypatch.setattr(passes, "_shares", lambda x: [slice(None)])
+    expected, out = by_reference(x, *task), passes.attend(x, *task)
+    torch.testing.assert_close(out, expected, rtol=0, atol=1e-12)
+    inputs, d = [x, *parameters(task)], torch.randn(SHAPE, dtype=torch.float64)
+    assert_all_close(torch.autograd.grad(out, inputs, d), torch.autograd.grad(expected, inputs, d))
