@@ -11,16 +11,16 @@ import numpy.typing as npt
 
 from polarpix.draw import draw_keypoints, draw_mask
 from polarpix.errors import InputError
-from polarpix.images import read_image, write_image, write_label
+from polarpix.images import write_image, write_label
 from polarpix.pose.oks import coco_results
-from polarpix.rgb import to_rgb
 from polarpix.seg.classes import CITYSCAPES, cityscapes_label_ids
+from polarpix.sources import open_frame
 from polarpix.types import ClassTable, FloatArray, KeypointSchema, PosePrediction, SegPrediction, UInt8Array
 
 __all__ = ["PoseResult", "SegResult", "Source", "check_boxes", "open_source"]
 
 Source = str | Path | npt.NDArray[Any]
-"""A file, or an array in memory: grey [H, W], RGB [H, W, 3] or RGBA [H, W, 4]."""
+"""A file or an address, or an array in memory: grey [H, W], RGB [H, W, 3] or RGBA [H, W, 4]."""
 
 
 @dataclass(frozen=True)
@@ -31,6 +31,8 @@ class PoseResult:
     prediction: PosePrediction
     schema: KeypointSchema
     file: str = ""
+    index: int = 0  # of the frame in its video, from 0
+    time: float = 0.0  # seconds since the video's first frame
 
     def plot(self, threshold: float = 0.2, zoom: int = 1) -> UInt8Array:
         """The picture, ``zoom`` times as large, with skeletons; keypoints scored up to ``threshold`` are left out."""
@@ -55,6 +57,8 @@ class SegResult:
     prediction: SegPrediction
     classes: ClassTable
     file: str = ""
+    index: int = 0  # of the frame in its video, from 0
+    time: float = 0.0  # seconds since the video's first frame
 
     def plot(self, alpha: float = 0.55, zoom: int = 1) -> UInt8Array:
         """The picture, ``zoom`` times as large, with the classes laid over it."""
@@ -86,10 +90,9 @@ class SegResult:
 
 
 def open_source(source: Source) -> tuple[UInt8Array, str]:
-    """The image [H, W, 3] of a file or array, and the file's name ("" for an array)."""
-    if isinstance(source, str | Path):
-        return read_image(source), str(source)
-    return to_rgb(source), ""
+    """The image [H, W, 3] of a file, an address or an array, and where it is from ("" for an array)."""
+    frame = open_frame(source)
+    return frame.image, frame.file
 
 
 def check_boxes(boxes: Any, shape: tuple[int, ...], name: str) -> tuple[FloatArray, FloatArray]:

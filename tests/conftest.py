@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import cv2
 import numpy as np
 import numpy.typing as npt
 import pytest
@@ -107,6 +108,17 @@ def figures(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def picture(figures: Path) -> npt.NDArray[np.uint8]:
     """A picture that is not square [48, 64, 3], so that turning it shows; for reading only."""
     return read_image(figures / "images" / "val" / "0000.jpg")[:48].copy()
+
+
+@pytest.fixture(scope="session")
+def video(picture: npt.NDArray[np.uint8], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """clip.mp4: five frames of that picture, each moved by 4 pixels, 12 a second; for reading only."""
+    path = tmp_path_factory.mktemp("video") / "clip.mp4"
+    film = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"mp4v"), 12, (64, 48))
+    for step in range(5):
+        film.write(np.roll(picture, 4 * step, axis=1)[:, :, ::-1].copy())
+    film.release()
+    return path
 
 
 @pytest.fixture(scope="session")
