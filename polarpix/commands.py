@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from polarpix.detectors import Detector
     from polarpix.engine.evaluate import Evaluation
     from polarpix.predict import PosePredictor
+    from polarpix.ray_predict import RayJob
 
 __all__ = ["demo", "evaluate", "info", "models", "predict", "train"]
 
@@ -108,6 +109,9 @@ def predict(
     frames: int = 0,
     frame_labels: bool = False,
     timing: bool = False,
+    ray: bool = False,
+    workers: int = 2,
+    address: str = "",
     config: str = "",
     out: str = "predictions",
     device: str = "auto",
@@ -125,6 +129,9 @@ def predict(
         frames: how many frames of each video or webcam at most; by default all.
         frame_labels: write the label PNG of every video frame too.
         timing: say how many seconds the network took and waited.
+        ray: predict pictures (of folders, lists in text files, fsspec addresses) on a Ray cluster, as Parquet and JSON.
+        workers: how many predictors --ray runs.
+        address: the Ray cluster, "auto" for the one this machine belongs to; by default one is started here.
         config: a page to predict by instead of the one inside the weights file.
         out: folder for what is written.
         device: auto, cpu, cuda, cuda:1, ...
@@ -134,6 +141,11 @@ def predict(
 
     if boxes and detector:
         raise InputError(f"--boxes {boxes} and --detector {detector}: give one of the two")
+    if ray:
+        from polarpix.ray_predict import RayJob
+
+        job_settings = (tuple(options), config, boxes, category, detector, batch, device)
+        return predict_on_ray(RayJob(weights, out, *job_settings, workers=workers, address=address), source)
     predictor = load(weights, device, options, config, batch)
     job = FileJob(source, Path(out), boxes, frames=frames, frame_labels=frame_labels)
     if detector and isinstance(predictor, PosePredictor):
@@ -153,6 +165,18 @@ def predict(
     if timing:
         print(seconds_line(job.clock))
     return 2 if job.failed else 0
+
+
+def predict_on_ray(job: RayJob, sources: list[str]) -> int:
+    """Predict pictures on a cluster and say how it went."""
+    from polarpix.ray_predict import predict_ray
+
+    now, before, failed = predict_ray(job, sources)
+    for line in failed:
+        print(f"polarpix: {line}", file=sys.stderr)
+    total = now + before + len(failed)
+    print(f"{now + before} of {total} images predicted, {before} of them before: {job.out}")
+    return 2 if failed else 0
 
 
 def find_detector(predictor: PosePredictor, name: str, category: str) -> Detector:

@@ -6,6 +6,8 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
+from urllib.error import HTTPError
+from urllib.request import Request, urlopen
 
 import torch
 from torch import Tensor
@@ -60,7 +62,7 @@ class Detector(ABC):
             high = corners[:, 2:].minimum(torch.tensor([image.shape[1], image.shape[0]]))
             boxes = torch.cat((low, high - low, scores[:, None]), dim=1)
             boxes = boxes[(boxes[:, 2:4] > 0).all(dim=1)]
-            rows.append(boxes[boxes[:, 4].argsort(descending=True)].numpy())
+            rows.append(boxes[boxes[:, 4].argsort(descending=True, stable=True)].numpy())
         return rows
 
     def stream(self, frames: Iterable[Frame]) -> Iterator[tuple[Frame, FloatArray]]:
@@ -160,10 +162,13 @@ def load_transformers(name: str, device: torch.device) -> Detector:
         import transformers
     except ImportError as error:
         raise InputError(f"--detector {name}: needs transformers: pip install 'polarpix[detect]'") from error
+    here = Path(name).is_dir() or is_cached(name)
+    if not here:
+        reach_hub(name)
     try:
         loader: Any = transformers.AutoImageProcessor
-        processor = loader.from_pretrained(name)
-        model = transformers.AutoModelForObjectDetection.from_pretrained(name)
+        processor = loader.from_pretrained(name, local_files_only=here)
+        model = transformers.AutoModelForObjectDetection.from_pretrained(name, local_files_only=here)
     except (OSError, ValueError, KeyError, ImportError) as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise InputError(
@@ -172,6 +177,32 @@ def load_transformers(name: str, device: torch.device) -> Detector:
     if not hasattr(processor, "post_process_object_detection"):
         raise InputError(f"--detector {name}: is no detector: {known}")
     return TransformersDetector(model, processor, {v: int(k) for k, v in model.config.id2label.items()}, device)
+
+
+def is_cached(name: str) -> bool:
+    """Whether a network of the hub was fetched before."""
+    from huggingface_hub import constants, try_to_load_from_cache
+
+    return isinstance(try_to_load_from_cache(name, "config.json", cache_dir=constants.HF_HUB_CACHE), str)
+
+
+def reach_hub(name: str) -> None:
+    """Say at once that there is no network; the hub's own client tries for minutes.
+
+    Raises:
+        InputError: the hub cannot be reached.
+    """
+    from huggingface_hub import constants
+
+    try:
+        urlopen(Request(constants.ENDPOINT, method="HEAD"), timeout=10).close()
+    except HTTPError:
+        return  # it answers
+    except OSError as error:  # URLError is one
+        raise InputError(
+            f"--detector {name}: cannot be fetched ({getattr(error, 'reason', error)}): check the network, "
+            "or give a folder that holds it"
+        ) from None
 
 
 def choose_category(labels: dict[str, int], category: str, schema: KeypointSchema, name: str) -> str:

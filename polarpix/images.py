@@ -32,6 +32,7 @@ __all__ = [
     "IMAGE_SUFFIXES",
     "check_place",
     "decode_image",
+    "encode_label",
     "list_images",
     "normalize",
     "read_image",
@@ -195,10 +196,22 @@ def write_label(
     path = Path(path)
     if path.suffix.lower() != ".png":
         raise InputError(f"{path}: label maps are written as PNG: use a name that ends in .png")
+    try:
+        write_bytes(path, encode_label(label, palette))
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from None
+
+
+def encode_label(label: npt.NDArray[Any], palette: Sequence[tuple[int, int, int]] | None = None) -> bytes:
+    """The PNG that :func:`write_label` writes.
+
+    Raises:
+        InputError: another shape or range of values.
+    """
     if label.ndim != 2 or not label.size or label.dtype.kind not in "biu":
-        raise InputError(f"{path}: label map is {label.dtype} {list(label.shape)}: give integers [H, W]")
+        raise InputError(f"label map is {label.dtype} {list(label.shape)}: give integers [H, W]")
     if label.min() < 0 or label.max() > 255:
-        raise InputError(f"{path}: label map holds values {label.min()}..{label.max()}: they must lie in 0..255")
+        raise InputError(f"label map holds values {label.min()}..{label.max()}: they must lie in 0..255")
     picture = Image.fromarray(np.ascontiguousarray(label.astype(np.uint8)))
     if palette is not None:
         picture = picture.copy()
@@ -206,7 +219,7 @@ def write_label(
         picture.putpalette(flat + [0] * (768 - len(flat)))  # a short palette would cut the indices to fewer bits
     stream = io.BytesIO()
     picture.save(stream, format="PNG")
-    write_bytes(path, stream.getvalue())
+    return stream.getvalue()
 
 
 def normalize(image: Tensor) -> Tensor:

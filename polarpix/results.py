@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ import numpy.typing as npt
 
 from polarpix.draw import draw_keypoints, draw_mask
 from polarpix.errors import InputError
-from polarpix.images import write_image, write_label
+from polarpix.images import encode_label, write_image, write_label
 from polarpix.pose.oks import coco_results
 from polarpix.seg.classes import CITYSCAPES, cityscapes_label_ids
 from polarpix.sources import open_frame
@@ -48,6 +49,15 @@ class PoseResult:
         ids = [image_id] * len(found.boxes)
         return coco_results(ids, found.keypoints, found.scores, found.instance_scores, category_id)
 
+    def to_supervision(self) -> Any:
+        """``supervision.KeyPoints``: points [N, K, 2] in pixels with their scores [N, K].
+
+        Raises:
+            InputError: supervision is not installed.
+        """
+        found = self.prediction
+        return supervision().KeyPoints(xy=found.keypoints, keypoint_confidence=found.scores)
+
 
 @dataclass(frozen=True)
 class SegResult:
@@ -70,10 +80,34 @@ class SegResult:
 
     def save_label(self, path: str | Path) -> None:
         """Write the class indices as a palette PNG; of Cityscapes the label ids that its evaluation takes, in grey."""
+        write_label(path, *self.label_file())
+
+    def label_bytes(self) -> bytes:
+        """What :meth:`save_label` writes."""
+        return encode_label(*self.label_file())
+
+    def label_file(self) -> tuple[UInt8Array, Sequence[tuple[int, int, int]] | None]:
+        """The values of the label map's file [H, W], and its palette."""
         if self.classes == CITYSCAPES:
-            write_label(path, cityscapes_label_ids(self.prediction.label))
-        else:
-            write_label(path, self.prediction.label, self.classes.colors)
+            return cityscapes_label_ids(self.prediction.label), None
+        return self.prediction.label, self.classes.colors
+
+    def to_supervision(self) -> Any:
+        """``supervision.Detections``: one mask [H, W] per class that occurs, with its mean confidence and its name.
+
+        Raises:
+            InputError: supervision is not installed.
+        """
+        labels = np.unique(self.prediction.label)
+        masks = self.prediction.label[None] == labels[:, None, None]  # [N, H, W]
+        sv = supervision()
+        return sv.Detections(
+            xyxy=sv.mask_to_xyxy(masks).astype(np.float32),
+            mask=masks,
+            confidence=np.array([self.prediction.confidence[mask].mean() for mask in masks], np.float32),
+            class_id=labels.astype(int),
+            data={"class_name": np.array([self.classes.names[label] for label in labels])},
+        )
 
     def to_coco(self, image_id: int = 0) -> list[dict[str, Any]]:
         """COCO stuff results: one run-length encoded mask per class that occurs, categories counted from 1."""
@@ -93,6 +127,19 @@ def open_source(source: Source) -> tuple[UInt8Array, str]:
     """The image [H, W, 3] of a file, an address or an array, and where it is from ("" for an array)."""
     frame = open_frame(source)
     return frame.image, frame.file
+
+
+def supervision() -> Any:
+    """The package of that name.
+
+    Raises:
+        InputError: it is not installed.
+    """
+    try:
+        import supervision as package
+    except ImportError as error:
+        raise InputError("to_supervision() needs supervision 0.31 or later: pip install supervision") from error
+    return package
 
 
 def check_boxes(boxes: Any, shape: tuple[int, ...], name: str) -> tuple[FloatArray, FloatArray]:

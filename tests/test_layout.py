@@ -25,7 +25,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("pose", "seg"),
     ("engine", "results", "streams"),
     ("predict", "box_files", "detectors", "outputs", "summary", "costs"),
-    ("predict_files", "demo.run", "checkpoints", "bench"),
+    ("predict_files", "ray_predict", "demo.run", "checkpoints", "bench"),
     ("commands",),
     ("cli",),
     ("__main__",),
@@ -40,6 +40,9 @@ ONLY_IN = {
     "onnxscript": ("export",),
     "onnxruntime": ("export", "bench.exported"),
     "gradio": ("web.*",),
+    "ray": ("ray_predict",),
+    "transformers": ("detectors",),
+    "supervision": ("results",),
     "pycocotools": (),
     "matplotlib": (),
 }

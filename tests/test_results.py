@@ -9,6 +9,7 @@ import numpy.typing as npt
 import pytest
 from pycocotools import mask as masks
 
+from polarpix.errors import InputError
 from polarpix.images import read_image, read_label
 from polarpix.predict import PosePredictor, SegPredictor
 from polarpix.results import PoseResult, SegResult, check_boxes
@@ -19,6 +20,24 @@ from polarpix.types import SegPrediction
 def test_torch_is_not_needed() -> None:
     code = "import sys, polarpix.results; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_supervision_gets_the_same(
+    pose: PosePredictor, seg: SegPredictor, picture: npt.NDArray[np.uint8], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = pose(picture, [[4, 4, 30, 40, 0.9], [20, 2, 40, 44, 0.5]])
+    points = found.to_supervision()
+    np.testing.assert_array_equal(points.xy, found.prediction.keypoints)
+    np.testing.assert_array_equal(points.keypoint_confidence, found.prediction.scores)
+    masks = seg(picture)
+    regions = masks.to_supervision()
+    assert regions.mask.sum() == masks.prediction.label.size
+    for mask, label, name in zip(regions.mask, regions.class_id, regions.data["class_name"], strict=True):
+        np.testing.assert_array_equal(mask, masks.prediction.label == label)
+        assert name == masks.classes.names[label]
+    monkeypatch.setitem(sys.modules, "supervision", None)
+    with pytest.raises(InputError, match="pip install supervision"):
+        found.to_supervision()
 
 
 def test_boxes_and_their_scores_are_told_apart() -> None:
