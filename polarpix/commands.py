@@ -141,6 +141,8 @@ def predict(
 
     if boxes and detector:
         raise InputError(f"--boxes {boxes} and --detector {detector}: give one of the two")
+    if frames < 0 or workers < 1:
+        raise InputError(f"--frames {frames}, --workers {workers}: give no fewer than 0 frames and 1 worker")
     if ray:
         from polarpix.ray_predict import RayJob
 
@@ -148,7 +150,9 @@ def predict(
         return predict_on_ray(RayJob(weights, out, *job_settings, workers=workers, address=address), source)
     predictor = load(weights, device, options, config, batch)
     job = FileJob(source, Path(out), boxes, frames=frames, frame_labels=frame_labels)
-    if detector and isinstance(predictor, PosePredictor):
+    if detector:
+        if not isinstance(predictor, PosePredictor):
+            raise InputError(f"--detector {detector}: a segmentation network takes no boxes: leave it out")
         job.detector = find_detector(predictor, detector, category)
     elif category:
         job.category = category_number(category)

@@ -12,12 +12,13 @@ from queue import Full, Queue
 from threading import Event, Lock, Thread
 from typing import Any, TypeVar
 
-__all__ = ["Behind", "Clock", "ahead"]
+__all__ = ["DEPTH", "LIVE_DEPTH", "Behind", "Clock", "ahead"]
 
 T = TypeVar("T")
 
 WORKERS = min(4, os.cpu_count() or 1)
 DEPTH = 8  # frames that wait at most, on either side
+LIVE_DEPTH = 1  # of a webcam: what waits is late
 TICK = 0.1  # seconds after which a thread that waits looks whether it is still needed
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -16,7 +17,7 @@ from polarpix.detectors import Detector
 from polarpix.errors import InputError
 from polarpix.images import check_place
 from polarpix.outputs import Outputs
-from polarpix.pipeline import Behind, Clock, ahead
+from polarpix.pipeline import DEPTH, LIVE_DEPTH, Behind, Clock, ahead
 from polarpix.predict import PosePredictor, SegPredictor
 from polarpix.results import PoseResult, SegResult
 from polarpix.sources import Frame, Medium, find_media, frame_tasks
@@ -107,13 +108,11 @@ def predict_files(predictor: PosePredictor | SegPredictor, job: FileJob) -> File
                 bar.update(len(found))
         finally:
             pairs.close()
-            try:
-                with job.clock.measure("waiting to write"):
-                    hand_over()  # what an interruption left
-                    behind.close()
-            finally:
-                bar.close()  # what is said next begins on a line of its own
-                outputs.close()
+            with job.clock.measure("waiting to write"), ExitStack() as last:
+                last.callback(outputs.close)
+                last.callback(bar.close)  # what is said next begins on a line of its own
+                last.callback(behind.close)
+                hand_over()  # what an interruption left
     return job
 
 
@@ -149,8 +148,10 @@ def attempt(task: Callable[[], Frame]) -> Frame | InputError:
 
 def read(job: FileJob, media: Sequence[Medium]) -> Iterator[Frame]:
     """The frames that can be read, decoded ahead; the others are noted."""
-    tasks = (job.clock.timed("decode", partial(attempt, task)) for task in frame_tasks(media, job.frames))
-    for found in job.clock.waiting("waiting to decode", ahead(tasks)):
+    frames = job.clock.waiting("decode", frame_tasks(media, job.frames))  # videos are decoded by this
+    tasks = (job.clock.timed("decode", partial(attempt, task)) for task in frames)
+    depth = LIVE_DEPTH if any(medium.kind == "webcam" for medium in media) else DEPTH
+    for found in job.clock.waiting("waiting to decode", ahead(tasks, depth=depth)):
         if isinstance(found, Frame):
             yield found
         else:

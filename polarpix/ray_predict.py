@@ -261,7 +261,15 @@ def check_same(job: RayJob) -> None:
     from polarpix.engine.artifact import load_artifact
 
     kept = ("options", "config", "boxes", "category", "detector")
-    artifact = Path(load_artifact(job.weights).file) if not job.config else Path(job.weights)
+    artifact = Path(job.weights)  # with a page for it, somebody's checkpoint
+    if not job.config:
+        loaded = load_artifact(job.weights)
+        artifact = Path(loaded.file)
+        if loaded.task == "seg" and (job.boxes or job.detector):
+            raise InputError(f"{artifact}: a segmentation network takes no boxes: leave out --boxes and --detector")
+    if job.category and not job.detector and not job.category.isdecimal():
+        raise InputError(f"--category {job.category}: give the number of a category (names need a --detector)")
+    parse_boxes(job.boxes, int(job.category) if job.category and not job.detector else None)
     told = {name: value for name, value in asdict(job).items() if name in kept} | {"options": list(job.options)}
     told["weights"] = hashlib.sha256(artifact.read_bytes()).hexdigest()
     place = f"{job.out}/job.json"
@@ -329,7 +337,7 @@ def start_ray(ray: Any, job: RayJob) -> None:
         ray.init(address=job.address, log_to_driver=False)
         return
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    ray.init(num_cpus=max(2, job.workers), include_dashboard=False, log_to_driver=False)
+    ray.init(num_cpus=job.workers + 1, include_dashboard=False, log_to_driver=False)
 
 
 def run_missing(ray: Any, job: RayJob, missing: list[str], ids: dict[str, int]) -> list[str]:
@@ -341,7 +349,7 @@ def run_missing(ray: Any, job: RayJob, missing: list[str], ids: dict[str, int]) 
     shard = max(1, min(job.shard, -(-len(missing) // job.workers)))
     items = [{"place": place, "image_id": ids[place]} for place in missing]
     data = ray.data.from_items(items, override_num_blocks=-(-len(items) // shard))
-    data = data.map_batches(fetch_data, batch_size=shard)
+    data = data.map_batches(fetch_data, batch_size=shard, num_cpus=0.1)  # it waits more than it works
     data = data.map_batches(
         RayWorker,
         fn_constructor_args=(job,),

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import tempfile
+import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -247,10 +248,11 @@ def _captured(medium: Medium, place: str | int, limit: int) -> Iterator[Callable
             ok, pixels = capture.read()
             if not ok:
                 break
-            now = capture.get(cv2.CAP_PROP_POS_MSEC) / 1000  # frames need not be evenly spaced
+            live = medium.kind == "webcam"
+            now = time.monotonic() if live else capture.get(cv2.CAP_PROP_POS_MSEC) / 1000  # unevenly spaced, perhaps
             began = began if read else now
             read += 1
-            spent = now - began if medium.kind == "video" and now > began else index / rate
+            spent = now - began if live or now > began else index / rate
             yield partial(_frame, pixels, Frame(np.empty((0, 0, 3), np.uint8), medium, index, spent, rate))
         if not read:
             raise InputError(f"{medium.place or place}: holds no frame that can be read: fetch or save it again")

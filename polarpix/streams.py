@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Protocol, TypeVar
 
-from polarpix.pipeline import ahead
+from polarpix.pipeline import DEPTH, LIVE_DEPTH, ahead
 from polarpix.sources import AnySource, Frame, find_media, frame_tasks, is_single
 
 __all__ = ["FramePredictor", "predict_groups", "stream_results"]
@@ -86,7 +86,9 @@ def stream_results(
         InputError: a source or boxes that are not in order, after the results of the frames before.
     """
     several: Any = [sources] if is_single(sources) else sources
-    frames = ahead(frame_tasks(medium for source in several for medium in find_media(source)))
+    live = is_single(sources) and find_media(several[0])[0].kind == "webcam"
+    tasks = frame_tasks(medium for source in several for medium in find_media(source))
+    frames = ahead(tasks, depth=LIVE_DEPTH if live else DEPTH)
     paired = zip(frames, boxes, strict=True) if boxes is not None else ((frame, None) for frame in frames)
     for found in predict_groups(predictor, ((frame, predictor.prepare(frame, rows)) for frame, rows in paired)):
         for _, result in found:
