@@ -22,7 +22,6 @@ import numpy as np
 from polarpix.box_files import boxes_of, parse_boxes
 from polarpix.errors import InputError
 from polarpix.images import IMAGE_SUFFIXES, decode_image, list_images
-from polarpix.outputs import image_ids
 from polarpix.results import PoseResult, SegResult
 from polarpix.sources import Frame, Medium
 from polarpix.streams import predict_groups
@@ -315,6 +314,8 @@ def predict_ray(job: RayJob, sources: Sequence[str]) -> tuple[int, int, list[str
         import ray.data
     except ImportError as error:
         raise InputError("--ray needs Ray Data: pip install 'polarpix[ray]'") from error
+    from polarpix.outputs import image_ids
+
     job = replace(job, out=job.out if "://" in job.out else str(Path(job.out).absolute()))
     places = list_places(sources)
     ids = dict(zip(places, image_ids([Path(place) for place in places]), strict=True))
