@@ -11,7 +11,6 @@ import hashlib
 import io
 import json
 import os
-import uuid
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -21,12 +20,13 @@ import numpy as np
 
 from polarpix.box_files import boxes_of, parse_boxes
 from polarpix.errors import InputError
-from polarpix.images import IMAGE_SUFFIXES, decode_image, list_images
+from polarpix.images import decode_image
+from polarpix.places import list_places, opened, write_whole
 from polarpix.results import PoseResult, SegResult
 from polarpix.sources import Frame, Medium
 from polarpix.streams import predict_groups
 
-__all__ = ["RayJob", "RayWorker", "list_places", "predict_ray"]
+__all__ = ["RayJob", "RayWorker", "fetch_data", "predict_ray"]
 
 SHARD = 256  # pictures of one Parquet file
 
@@ -62,77 +62,6 @@ class RayJob:
     workers: int = 2
     shard: int = SHARD
     address: str = ""
-
-
-def list_places(sources: Sequence[str]) -> list[str]:
-    """The pictures of folders, patterns, fsspec addresses, and text files that list them, each once, in order.
-
-    Raises:
-        InputError: nothing is there, or no picture.
-    """
-    import fsspec
-
-    places: list[str] = []
-    for source in sources:
-        if source.endswith((".txt", ".csv", ".lst")):
-            with opened(source) as file:
-                places += [line.strip() for line in file.read().decode().splitlines() if line.strip()]
-        elif "://" not in source:
-            places += [str(path.absolute()) for path in list_images(source)]
-        else:
-            system, root = fsspec.url_to_fs(source)
-            try:
-                found = (
-                    system.glob(root)
-                    if "*" in root
-                    else system.ls(root, detail=False)
-                    if system.isdir(root)
-                    else [root]
-                )
-            except OSError as error:
-                raise InputError(f"{source}: cannot be listed ({error}): check the address") from None
-            pictures = [str(system.unstrip_protocol(one)) for one in sorted(found) if is_image(one)]
-            if not pictures:
-                raise InputError(f"{source}: holds no images: looked for {', '.join(IMAGE_SUFFIXES)}")
-            places += pictures
-    if not places:
-        raise InputError(f"{', '.join(sources)}: names no images: give a folder, a list or an address")
-    return list(dict.fromkeys(places))
-
-
-def is_image(place: str) -> bool:
-    """Whether the name ends like that of a picture."""
-    return Path(place).suffix.lower() in IMAGE_SUFFIXES
-
-
-def opened(place: str) -> Any:
-    """A file or address for reading bytes.
-
-    Raises:
-        InputError: it is not there.
-    """
-    import fsspec
-
-    try:
-        return fsspec.open(place, "rb").open()
-    except (OSError, ValueError, ImportError) as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise InputError(f"{place}: cannot be read ({reason}): check the address") from None
-
-
-def write_whole(place: str, data: bytes) -> None:
-    """Write a file or an object whole or not at all."""
-    import fsspec
-
-    system, path = fsspec.url_to_fs(place)
-    folder, _, name = path.rpartition("/")
-    system.makedirs(folder, exist_ok=True)
-    if "file" in system.protocol:
-        part = f"{folder}/.{name}.{uuid.uuid4().hex}.part"
-        system.pipe_file(part, data)
-        os.replace(part, path)
-    else:
-        system.pipe_file(path, data)  # object stores show nothing before all of it is there
 
 
 class RayWorker:
@@ -349,13 +278,14 @@ def run_missing(ray: Any, job: RayJob, missing: list[str], ids: dict[str, int]) 
     gpu = job.device.startswith("cuda") or (job.device == "auto" and ray.cluster_resources().get("GPU", 0) > 0)
     shard = max(1, min(job.shard, -(-len(missing) // job.workers)))
     items = [{"place": place, "image_id": ids[place]} for place in missing]
-    data = ray.data.from_items(items, override_num_blocks=-(-len(items) // shard))
+    blocks = -(-len(items) // shard)
+    data = ray.data.from_items(items, override_num_blocks=blocks)
     data = data.map_batches(fetch_data, batch_size=shard, num_cpus=0.1)  # it waits more than it works
     data = data.map_batches(
         RayWorker,
         fn_constructor_args=(job,),
         batch_size=shard,
-        compute=ray.data.ActorPoolStrategy(size=job.workers),
+        compute=ray.data.ActorPoolStrategy(size=min(job.workers, blocks)),
         num_gpus=1 if gpu else 0,
     )
     failed = []

@@ -20,7 +20,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("types", "config"),
     ("psa", "color", "rgb", "chart", "loading", "bounds", "published"),
     ("attention", "gates", "images", "sheet", "pages"),
-    ("draw", "report", "sources", "pipeline"),
+    ("draw", "report", "sources", "pipeline", "places"),
     ("backbones", "demo"),
     ("pose", "seg"),
     ("engine", "results", "streams"),

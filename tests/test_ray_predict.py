@@ -19,7 +19,7 @@ import pytest
 from polarpix.errors import InputError
 from polarpix.predict import PosePredictor, SegPredictor
 from polarpix.predict_files import FileJob, predict_files
-from polarpix.ray_predict import RayJob, RayWorker, fetch_data, list_places, predict_ray
+from polarpix.ray_predict import RayJob, RayWorker, fetch_data, predict_ray
 
 
 @pytest.fixture
@@ -44,25 +44,6 @@ def batch_of(places: list[str]) -> dict[str, Any]:
 
 def read(path: Path) -> Any:
     return json.loads(path.read_text())
-
-
-def test_places_of_folders_lists_and_addresses(images: Path, tmp_path: Path) -> None:
-    names = [f"{i:04d}.jpg" for i in range(5)]
-    paths = [str(images / name) for name in names]
-    assert list_places([str(images), paths[1]]) == paths
-    assert list_places([f"file://{images}"]) == [f"file://{path}" for path in paths]
-    assert list_places([f"file://{images}/*3.jpg"]) == [f"file://{paths[3]}"]
-    (tmp_path / "list.txt").write_text("\n".join(reversed(paths)) + "\n\n")
-    assert list_places([str(tmp_path / "list.txt")]) == paths[::-1]
-    (tmp_path / "empty").mkdir()
-    (tmp_path / "none.txt").write_text("")
-    for source, words in (
-        (f"file://{tmp_path}/empty", "holds no images"),
-        (str(tmp_path / "gone.txt"), "cannot be read"),
-        (str(tmp_path / "none.txt"), "names no images"),
-    ):
-        with pytest.raises(InputError, match=words):
-            list_places([source])
 
 
 def test_a_worker_writes_what_the_predictor_finds(
