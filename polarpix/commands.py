@@ -12,7 +12,10 @@ from typing import TYPE_CHECKING, Any
 from polarpix.errors import InputError
 
 if TYPE_CHECKING:
+    from polarpix.detectors import Detector
     from polarpix.engine.evaluate import Evaluation
+    from polarpix.predict import PosePredictor
+    from polarpix.ray_predict import RayJob
 
 __all__ = ["demo", "evaluate", "info", "models", "predict", "publish", "train"]
 
@@ -104,38 +107,102 @@ def predict(
     weights: str,
     source: list[str],
     boxes: str = "",
-    category: int | None = None,
+    detector: str = "",
+    category: str = "",
+    batch: int | None = None,
+    frames: int = 0,
+    frame_labels: bool = False,
+    timing: bool = False,
+    ray: bool = False,
+    workers: int = 2,
+    address: str = "",
     config: str = "",
     out: str = "predictions",
     device: str = "auto",
     options: Sequence[str] = (),
 ) -> int:
-    """Predict images: overlays, and COCO keypoint JSON or label PNGs.
+    """Predict images and videos: overlays, and COCO keypoint JSON or label PNGs.
 
     Args:
         weights: weights/best.safetensors, a run folder or a model's name; with --config a published checkpoint (.pth).
-        source: images, folders or globs.
+        source: images, folders, globs, videos, http(s) addresses, numbers of webcams.
         boxes: x,y,width,height in pixels for every image, or a COCO detection JSON; by default the whole image.
-        category: the category_id of the detections to take, where the JSON holds several.
+        detector: what finds the boxes instead: a detector of torchvision, or of transformers by folder or hub name.
+        category: the category_id of the detections to take, where the JSON holds several; or the detector's class.
+        batch: boxes or images per forward pass; by default 32 boxes, 1 image.
+        frames: how many frames of each video or webcam at most; by default all.
+        frame_labels: write the label PNG of every video frame too.
+        timing: say how many seconds the network took and waited.
+        ray: predict pictures (of folders, lists in text files, fsspec addresses) on a Ray cluster, as Parquet and JSON.
+        workers: how many predictors --ray runs.
+        address: the Ray cluster, "auto" for the one this machine belongs to; by default one is started here.
         config: a page to predict by instead of the one inside the weights file.
         out: folder for what is written.
         device: auto, cpu, cuda, cuda:1, ...
     """
     from polarpix.predict import PosePredictor, load
-    from polarpix.predict_files import predict_files
+    from polarpix.predict_files import FileJob, predict_files, seconds_line
 
-    predictor = load(weights, device, options, config)
-    if isinstance(predictor, PosePredictor) and not boxes and not predictor.run.data.whole_image:
+    if boxes and detector:
+        raise InputError(f"--boxes {boxes} and --detector {detector}: give one of the two")
+    if frames < 0 or workers < 1:
+        raise InputError(f"--frames {frames}, --workers {workers}: give no fewer than 0 frames and 1 worker")
+    if ray:
+        from polarpix.ray_predict import RayJob
+
+        job_settings = (tuple(options), config, boxes, category, detector, batch, device)
+        return predict_on_ray(RayJob(weights, out, *job_settings, workers=workers, address=address), source)
+    predictor = load(weights, device, options, config, batch)
+    job = FileJob(source, Path(out), boxes, frames=frames, frame_labels=frame_labels)
+    if detector:
+        if not isinstance(predictor, PosePredictor):
+            raise InputError(f"--detector {detector}: a segmentation network takes no boxes: leave it out")
+        job.detector = find_detector(predictor, detector, category)
+    elif category:
+        job.category = category_number(category)
+    if isinstance(predictor, PosePredictor) and not (boxes or detector or predictor.run.data.whole_image):
         warnings.warn(
             "no --boxes: every whole image is taken as the box of one instance, though the network learned from boxes: "
-            "give x,y,width,height or a COCO detection JSON",
+            "give x,y,width,height, a COCO detection JSON or a --detector",
             stacklevel=1,
         )
-    done, failed = predict_files(predictor, source, boxes, Path(out), category)
+    predict_files(predictor, job)
+    for line in job.failed:
+        print(f"polarpix: {line}", file=sys.stderr)
+    print(f"{job.done} of {job.done + len(job.failed)} images predicted: {out}")
+    if timing:
+        print(seconds_line(job.clock))
+    return 2 if job.failed else 0
+
+
+def predict_on_ray(job: RayJob, sources: list[str]) -> int:
+    """Predict pictures on a cluster and say how it went."""
+    from polarpix.ray_predict import predict_ray
+
+    now, before, failed = predict_ray(job, sources)
     for line in failed:
         print(f"polarpix: {line}", file=sys.stderr)
-    print(f"{done} of {done + len(failed)} images predicted: {out}")
+    total = now + before + len(failed)
+    print(f"{now + before} of {total} images predicted, {before} of them before: {job.out}")
     return 2 if failed else 0
+
+
+def find_detector(predictor: PosePredictor, name: str, category: str) -> Detector:
+    """The detector for a predictor's skeleton, with its threshold and on its device."""
+    from polarpix.detectors import load_detector
+
+    return load_detector(name, predictor.schema, predictor.device, category, predictor.run.eval.box_threshold)
+
+
+def category_number(category: str) -> int:
+    """A category_id.
+
+    Raises:
+        InputError: no number.
+    """
+    if not category.isdecimal():
+        raise InputError(f"--category {category}: give the number of a category (names need a --detector)")
+    return int(category)
 
 
 def publish(

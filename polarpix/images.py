@@ -31,6 +31,8 @@ __all__ = [
     "IMAGENET_STD",
     "IMAGE_SUFFIXES",
     "check_place",
+    "decode_image",
+    "encode_label",
     "list_images",
     "normalize",
     "read_image",
@@ -65,8 +67,15 @@ def read_image(path: str | Path) -> UInt8Array:
     Raises:
         InputError: the file is missing, is no image, is cut off, or holds values that have no reading as a picture.
     """
-    path = Path(path)
-    data = _read_bytes(path, "image")
+    return decode_image(_read_bytes(Path(path), "image"), path)
+
+
+def decode_image(data: bytes, path: str | Path) -> UInt8Array:
+    """The picture that the bytes of a file hold, as :func:`read_image` gives it; ``path`` is named in errors.
+
+    Raises:
+        InputError: no image, cut off, or values that have no reading as a picture.
+    """
     try:
         with Image.open(io.BytesIO(data)) as picture:
             orientation = exif_orientation(picture)
@@ -194,10 +203,22 @@ def write_label(
     path = Path(path)
     if path.suffix.lower() != ".png":
         raise InputError(f"{path}: label maps are written as PNG: use a name that ends in .png")
+    try:
+        write_bytes(path, encode_label(label, palette))
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from None
+
+
+def encode_label(label: npt.NDArray[Any], palette: Sequence[tuple[int, int, int]] | None = None) -> bytes:
+    """The PNG that :func:`write_label` writes.
+
+    Raises:
+        InputError: another shape or range of values.
+    """
     if label.ndim != 2 or not label.size or label.dtype.kind not in "biu":
-        raise InputError(f"{path}: label map is {label.dtype} {list(label.shape)}: give integers [H, W]")
+        raise InputError(f"label map is {label.dtype} {list(label.shape)}: give integers [H, W]")
     if label.min() < 0 or label.max() > 255:
-        raise InputError(f"{path}: label map holds values {label.min()}..{label.max()}: they must lie in 0..255")
+        raise InputError(f"label map holds values {label.min()}..{label.max()}: they must lie in 0..255")
     picture = Image.fromarray(np.ascontiguousarray(label.astype(np.uint8)))
     if palette is not None:
         picture = picture.copy()
@@ -205,7 +226,7 @@ def write_label(
         picture.putpalette(flat + [0] * (768 - len(flat)))  # a short palette would cut the indices to fewer bits
     stream = io.BytesIO()
     picture.save(stream, format="PNG")
-    write_bytes(path, stream.getvalue())
+    return stream.getvalue()
 
 
 def normalize(image: Tensor) -> Tensor:
@@ -217,11 +238,11 @@ def normalize(image: Tensor) -> Tensor:
     return (image.float() - mean) / std
 
 
-def list_images(source: str | Path) -> list[Path]:
+def list_images(source: str | Path, suffixes: Sequence[str] = IMAGE_SUFFIXES) -> list[Path]:
     """The pictures that a path, a folder (not its subfolders) or a glob pattern (``**`` for subfolders) names, sorted.
 
     Raises:
-        InputError: nothing is there, or no file with a suffix of :data:`IMAGE_SUFFIXES`.
+        InputError: nothing is there, or in the folder or under the pattern no file with one of the suffixes.
     """
     path = Path(source)
     if not str(source):
@@ -229,20 +250,20 @@ def list_images(source: str | Path) -> list[Path]:
     if path.is_file():
         return [path]
     if path.is_dir():
-        found = sorted(p for p in path.iterdir() if _is_image(p))
+        found = sorted(p for p in path.iterdir() if _is_image(p, suffixes))
         if not found:
-            raise InputError(f"{source}: folder holds no images: looked for {', '.join(IMAGE_SUFFIXES)}")
+            raise InputError(f"{source}: folder holds no images: looked for {', '.join(suffixes)}")
         return found
     if glob.has_magic(str(source)):
-        found = sorted(p for p in map(Path, glob.glob(str(source), recursive=True)) if _is_image(p))
+        found = sorted(p for p in map(Path, glob.glob(str(source), recursive=True)) if _is_image(p, suffixes))
         if not found:
-            raise InputError(f"{source}: pattern matches no images: looked for {', '.join(IMAGE_SUFFIXES)}")
+            raise InputError(f"{source}: pattern matches no images: looked for {', '.join(suffixes)}")
         return found
     raise InputError(f"{source}: no such file or folder: check the path")
 
 
-def _is_image(path: Path) -> bool:
-    return path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".") and path.is_file()
+def _is_image(path: Path, suffixes: Sequence[str]) -> bool:
+    return path.suffix.lower() in suffixes and not path.name.startswith(".") and path.is_file()
 
 
 def _read_bytes(path: Path, what: str) -> bytes:
@@ -257,7 +278,7 @@ def _read_bytes(path: Path, what: str) -> bytes:
     return data
 
 
-def _read_tiff(path: Path, data: bytes) -> UInt8Array:
+def _read_tiff(path: str | Path, data: bytes) -> UInt8Array:
     """Float RGB and other TIFF files that Pillow has no mode for."""
     array = None
     if data[:4] in (b"II*\0", b"MM\0*"):

@@ -3,134 +3,35 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from itertools import repeat
 from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
 from polarpix.config import PoseRun, SegRun
-from polarpix.draw import draw_keypoints, draw_mask
 from polarpix.engine.adopt import open_weights
 from polarpix.engine.artifact import Artifact, load_state
 from polarpix.errors import InputError
 from polarpix.hub.share import Shareable
-from polarpix.images import normalize, read_image, write_image, write_label
+from polarpix.images import normalize
 from polarpix.pages import load_page, make_run
 from polarpix.pose.crop import PoseTransform
 from polarpix.pose.inference import instance_scores, predict_heatmaps, to_image_points
 from polarpix.pose.model import build_pose_model
-from polarpix.pose.oks import coco_results, oks_nms
+from polarpix.pose.oks import oks_nms
 from polarpix.pose.task import run_codec
-from polarpix.rgb import to_rgb
-from polarpix.seg.classes import CITYSCAPES, cityscapes_label_ids
+from polarpix.results import PoseResult, SegResult, check_boxes
 from polarpix.seg.model import build_seg_model
 from polarpix.seg.multiscale import predict_probabilities
+from polarpix.sources import AnySource, Frame, open_frame
+from polarpix.streams import stream_results
 from polarpix.types import ClassTable, FloatArray, KeypointSchema, PosePrediction, PoseSample, SegPrediction, UInt8Array
 
-__all__ = ["PosePredictor", "PoseResult", "SegPredictor", "SegResult", "artifact_run", "check_boxes", "load"]
-
-Source = str | Path | npt.NDArray[Any]
-"""A file, or an array in memory: grey [H, W], RGB [H, W, 3] or RGBA [H, W, 4]."""
-
-
-@dataclass(frozen=True)
-class PoseResult:
-    """The keypoints found on one image, with what is needed to draw and to write them."""
-
-    image: UInt8Array  # [H, W, 3]
-    prediction: PosePrediction
-    schema: KeypointSchema
-    file: str = ""
-
-    def plot(self, threshold: float = 0.2, zoom: int = 1) -> UInt8Array:
-        """The picture, ``zoom`` times as large, with skeletons; keypoints scored up to ``threshold`` are left out."""
-        return draw_keypoints(self.image, self.prediction, self.schema, threshold=threshold, zoom=zoom)
-
-    def save(self, path: str | Path) -> None:
-        """Write the overlay; the ending picks the format."""
-        write_image(path, self.plot())
-
-    def to_coco(self, image_id: int = 0, category_id: int = 1) -> list[dict[str, Any]]:
-        """COCO keypoint results: one dict per instance."""
-        found = self.prediction
-        ids = [image_id] * len(found.boxes)
-        return coco_results(ids, found.keypoints, found.scores, found.instance_scores, category_id)
-
-
-@dataclass(frozen=True)
-class SegResult:
-    """The label map of one image, with what is needed to draw and to write it."""
-
-    image: UInt8Array  # [H, W, 3]
-    prediction: SegPrediction
-    classes: ClassTable
-    file: str = ""
-
-    def plot(self, alpha: float = 0.55, zoom: int = 1) -> UInt8Array:
-        """The picture, ``zoom`` times as large, with the classes laid over it."""
-        return draw_mask(self.image, self.prediction.label, self.classes, alpha, zoom)
-
-    def save(self, path: str | Path) -> None:
-        """Write the overlay; the ending picks the format."""
-        write_image(path, self.plot())
-
-    def save_label(self, path: str | Path) -> None:
-        """Write the class indices as a palette PNG; of Cityscapes the label ids that its evaluation takes, in grey."""
-        if self.classes == CITYSCAPES:
-            write_label(path, cityscapes_label_ids(self.prediction.label))
-        else:
-            write_label(path, self.prediction.label, self.classes.colors)
-
-    def to_coco(self, image_id: int = 0) -> list[dict[str, Any]]:
-        """COCO stuff results: one run-length encoded mask per class that occurs, categories counted from 1."""
-        from faster_coco_eval.core import mask as masks
-
-        results: list[dict[str, Any]] = []
-        for index in np.unique(self.prediction.label):
-            region = self.prediction.label == index  # [H, W]
-            code = masks.encode(np.asfortranarray(region.astype(np.uint8)))
-            code["counts"] = code["counts"].decode() if isinstance(code["counts"], bytes) else code["counts"]
-            score = float(self.prediction.confidence[region].mean())
-            results.append({"image_id": image_id, "category_id": int(index) + 1, "segmentation": code, "score": score})
-        return results
-
-
-def open_source(source: Source) -> tuple[UInt8Array, str]:
-    """The image [H, W, 3] of a file or array, and the file's name ("" for an array)."""
-    if isinstance(source, str | Path):
-        return read_image(source), str(source)
-    return to_rgb(source), ""
-
-
-def check_boxes(boxes: Any, shape: tuple[int, ...], name: str) -> tuple[FloatArray, FloatArray]:
-    """Boxes [N, 4] and scores [N] of [N, 4] or [N, 5] rows (x, y, width, height[, score]).
-
-    Raises:
-        InputError: another shape, a box without area, or one outside the image.
-    """
-    try:
-        rows = np.asarray(boxes, np.float32)
-    except (ValueError, TypeError):
-        raise InputError(f"{name or 'image'}: boxes {boxes!r}: give rows of x, y, width, height[, score]") from None
-    rows = rows[None] if rows.ndim == 1 and rows.size else rows.reshape(-1, rows.shape[-1] if rows.size else 4)
-    if rows.shape[1] not in (4, 5):
-        raise InputError(f"{name or 'image'}: boxes have {rows.shape[1]} numbers: give x, y, width, height[, score]")
-    for x, y, w, h in rows[:, :4]:
-        if not (w > 0 and h > 0 and np.isfinite([x, y, w, h]).all()):
-            raise InputError(
-                f"{name or 'image'}: box {x:g},{y:g},{w:g},{h:g} has no area: width and height must be > 0"
-            )
-        if x >= shape[1] or y >= shape[0] or x + w <= 0 or y + h <= 0:
-            raise InputError(
-                f"{name or 'image'}: box {x:g},{y:g},{w:g},{h:g} lies outside the {shape[1]}x{shape[0]} image: "
-                "boxes are x, y, width, height in pixels"
-            )
-    scores = rows[:, 4] if rows.shape[1] == 5 else np.ones(len(rows), np.float32)
-    return rows[:, :4].copy(), scores.copy()
+__all__ = ["PosePredictor", "SegPredictor", "artifact_run", "load"]
 
 
 class Predictor(Shareable):
@@ -170,24 +71,29 @@ class PosePredictor(Predictor):
         self.codec = run_codec(run)
         self.transform = PoseTransform(run.data, run.model, self.schema, training=False)
 
-    def crops(self, image: UInt8Array, boxes: FloatArray) -> tuple[Tensor, Tensor]:
-        """Crops uint8 [N, 3, H, W] and their affines back to the image [N, 2, 3]."""
+    def crops(self, image: UInt8Array | Sequence[UInt8Array], boxes: FloatArray) -> tuple[Tensor, Tensor]:
+        """Crops uint8 [N, 3, H, W] of boxes [N, 4] and their affines back to the image [N, 2, 3].
+
+        The boxes are of one image [H, W, 3], or each of its own.
+        """
         k = len(self.schema.names)
+        images = repeat(image) if isinstance(image, np.ndarray) else image
         cut = [
-            self.transform(PoseSample(image, np.zeros((k, 2), np.float32), np.zeros(k, np.int64), box, 0.0, "", 0, 0))
-            for box in boxes
+            self.transform(PoseSample(one, np.zeros((k, 2), np.float32), np.zeros(k, np.int64), box, 0.0, "", 0, 0))
+            for one, box in zip(images, boxes, strict=False)
         ]
-        images = torch.from_numpy(np.stack([one[0] for one in cut])).permute(0, 3, 1, 2)
-        return images, torch.from_numpy(np.stack([one[3] for one in cut]))
+        crops = torch.from_numpy(np.stack([one[0] for one in cut])).permute(0, 3, 1, 2)
+        return crops, torch.from_numpy(np.stack([one[3] for one in cut]))
 
     @torch.no_grad()
-    def locate(self, image: UInt8Array, boxes: FloatArray) -> tuple[FloatArray, FloatArray]:
-        """Keypoints [N, K, 2] in image pixels and scores [N, K] for boxes [N, 4]."""
-        protocol = self.run.eval
+    def locate(self, image: UInt8Array | Sequence[UInt8Array], boxes: FloatArray) -> tuple[FloatArray, FloatArray]:
+        """Keypoints [N, K, 2] in image pixels and scores [N, K] for boxes [N, 4] of one image, or each of its own."""
+        protocol, k = self.run.eval, len(self.schema.names)
         order = self.schema.flip_order if protocol.flip_test else None
-        points, scores = [], []
+        points, scores = [np.zeros((0, k, 2), np.float32)], [np.zeros((0, k), np.float32)]
         for start in range(0, len(boxes), self.batch_size):
-            crops, to_image = self.crops(image, boxes[start : start + self.batch_size])
+            part = slice(start, start + self.batch_size)
+            crops, to_image = self.crops(image if isinstance(image, np.ndarray) else image[part], boxes[part])
             heatmaps = predict_heatmaps(
                 self.model,
                 crops.to(self.device),
@@ -197,86 +103,154 @@ class PosePredictor(Predictor):
                 self.codec.channels_per_keypoint,
             )
             found, score = self.codec.decode(heatmaps)
-            points.append(to_image_points(found.cpu(), to_image))
-            scores.append(score.cpu())
-        return torch.cat(points).numpy(), torch.cat(scores).numpy()
+            points.append(to_image_points(found.cpu(), to_image).numpy())
+            scores.append(score.cpu().numpy())
+        return np.concatenate(points), np.concatenate(scores)
 
-    def __call__(self, image: Source, boxes: Any = None) -> PoseResult:
+    def prepare(self, frame: Frame, boxes: Any) -> tuple[FloatArray, FloatArray]:
+        """Boxes [N, 4] and their scores [N], those below ``eval.box_threshold`` left out; null is the whole image.
+
+        Raises:
+            InputError: boxes that are none.
+        """
+        height, width = frame.image.shape[:2]
+        given = [[0, 0, width, height]] if boxes is None else boxes
+        rows, scores = check_boxes(given, frame.image.shape, frame.file)
+        sure = scores >= self.run.eval.box_threshold
+        return rows[sure], scores[sure]
+
+    def share(self, frame: Frame, prepared: tuple[FloatArray, FloatArray]) -> tuple[int, None]:
+        """A frame's part of a batch: its boxes; crops of all frames go together."""
+        return max(1, len(prepared[0])), None
+
+    def predict(self, frames: Sequence[Frame], prepared: Sequence[tuple[FloatArray, FloatArray]]) -> list[PoseResult]:
+        """One result per frame; the crops of all frames share the batches."""
+        images = [frame.image for frame, (rows, _) in zip(frames, prepared, strict=True) for _ in rows]
+        found = self.locate(images, np.concatenate([rows for rows, _ in prepared]))
+        results, end = [], 0
+        for frame, (rows, box_scores) in zip(frames, prepared, strict=True):
+            start, end = end, end + len(rows)
+            prediction = self.keep(found[0][start:end], found[1][start:end], rows, box_scores)
+            results.append(PoseResult(frame.image, prediction, self.schema, frame.file, frame.index, frame.time))
+        return results
+
+    def keep(
+        self, keypoints: FloatArray, scores: FloatArray, rows: FloatArray, box_scores: FloatArray
+    ) -> PosePrediction:
+        """The instances of one frame, scored, doubles left out."""
+        totals = instance_scores(torch.from_numpy(scores), torch.from_numpy(box_scores), self.run.eval.visibility)
+        areas = rows[:, 2] * rows[:, 3] * self.run.data.box_padding**2
+        kept = np.sort(oks_nms(keypoints, totals.numpy(), areas, self.schema.sigmas, self.run.eval.oks_nms))
+        return PosePrediction(keypoints[kept], scores[kept], rows[kept], box_scores[kept], totals.numpy()[kept])
+
+    def __call__(self, image: AnySource, boxes: Any = None) -> PoseResult:
         """Predict one image.
 
         Args:
-            image: a file or an array.
+            image: a file, an address or an array.
             boxes: [N, 4] or [N, 5]: x, y, width, height[, score] in pixels of the image; null takes the whole image.
 
         Raises:
             InputError: an unreadable image, or boxes that are none.
         """
-        array, file = open_source(image)
-        height, width = array.shape[:2]
-        whole = [[0, 0, width, height]]
-        rows, box_scores = check_boxes(whole if boxes is None else boxes, array.shape, file)
-        sure = box_scores >= self.run.eval.box_threshold
-        rows, box_scores = rows[sure], box_scores[sure]
-        k = len(self.schema.names)
-        if not len(rows):
-            empty = np.zeros((0, k, 2), np.float32), np.zeros((0, k), np.float32)
-            return PoseResult(array, PosePrediction(*empty, rows, box_scores), self.schema, file)
-        keypoints, scores = self.locate(array, rows)
-        totals = instance_scores(
-            torch.from_numpy(scores), torch.from_numpy(box_scores), self.run.eval.visibility
-        ).numpy()
-        areas = rows[:, 2] * rows[:, 3] * self.run.data.box_padding**2
-        kept = np.sort(oks_nms(keypoints, totals, areas, self.schema.sigmas, self.run.eval.oks_nms))
-        prediction = PosePrediction(keypoints[kept], scores[kept], rows[kept], box_scores[kept], totals[kept])
-        return PoseResult(array, prediction, self.schema, file)
+        frame = open_frame(image)
+        return self.predict([frame], [self.prepare(frame, boxes)])[0]
 
-    def stream(self, images: Iterable[Source], boxes: Iterable[Any] | None = None) -> Iterator[PoseResult]:
-        """Predict images one by one, lazily; ``boxes`` gives those of each image."""
-        for image, rows in zip(images, boxes, strict=True) if boxes is not None else ((i, None) for i in images):
-            yield self(image, rows)
+    def stream(
+        self, images: AnySource | Iterable[AnySource], boxes: Iterable[Any] | None = None
+    ) -> Iterator[PoseResult]:
+        """One result per frame, lazily and in order, ``batch_size`` boxes at a time; threads read ahead.
+
+        Args:
+            images: one or several of: file, folder, pattern, video, address, number of a webcam, array.
+            boxes: those of each frame; by default the whole frame.
+
+        Raises:
+            InputError: a source or boxes that are not in order, after the results of the frames before.
+        """
+        return stream_results(self, images, boxes)
 
 
 class SegPredictor(Predictor):
-    """A segmentation network with its protocol; call it with an image."""
+    """A segmentation network with its protocol; call it with an image.
 
-    def __init__(self, artifact: Artifact, run: SegRun, device: torch.device) -> None:
+    Args:
+        artifact: a loaded weights file.
+        run: its page, perhaps with overrides.
+        device: where to compute.
+        batch_size: images of one size per forward pass.
+    """
+
+    def __init__(self, artifact: Artifact, run: SegRun, device: torch.device, batch_size: int = 1) -> None:
         if not isinstance(artifact.labels, ClassTable):
             raise InputError(f"{artifact.file}: holds a pose network, not a segmentation network")
-        self.run, self.classes, self.device = run, artifact.labels, device
+        self.run, self.classes, self.device, self.batch_size = run, artifact.labels, device, batch_size
         self.model = build_seg_model(run.model, len(self.classes.names))
         load_state(self.model, artifact)
         self.model.eval().to(device)
         self.artifact = replace(artifact, state=self.model.state_dict())
 
-    def inputs(self, image: UInt8Array) -> Tensor:
-        """Image [H, W, 3] -> normalised [1, 3, H, W] on the device."""
-        pixels = torch.from_numpy(image.copy()).permute(2, 0, 1)[None].to(self.device)  # may be read-only
+    def inputs(self, images: UInt8Array) -> Tensor:
+        """One image [H, W, 3] or several [B, H, W, 3] -> normalised [B, 3, H, W] on the device."""
+        pixels = torch.from_numpy(np.array(images)).view(-1, *images.shape[-3:])  # a copy: they may be read-only
+        pixels = pixels.permute(0, 3, 1, 2).to(self.device)
         layout = torch.channels_last if self.run.engine.channels_last else torch.contiguous_format
         return normalize(pixels).contiguous(memory_format=layout)
 
+    def prepare(self, frame: Frame, boxes: Any) -> None:
+        """Nothing is given with a frame.
+
+        Raises:
+            InputError: boxes, which a segmentation network does not take.
+        """
+        if boxes is not None:
+            raise InputError(f"{frame.file or 'image'}: a segmentation network takes no boxes: leave them out")
+
+    def share(self, frame: Frame, prepared: None) -> tuple[int, tuple[int, ...]]:
+        """A frame's part of a batch: one; the frames of a batch are of one size."""
+        return 1, frame.image.shape
+
     @torch.no_grad()
-    def __call__(self, image: Source, boxes: None = None) -> SegResult:
-        """Predict one image, a file or an array.
+    def predict(self, frames: Sequence[Frame], prepared: Sequence[None] = ()) -> list[SegResult]:
+        """One result per frame; all are of one size."""
+        x = self.inputs(np.stack([frame.image for frame in frames]))
+        probabilities = predict_probabilities(self.model, x, self.run.eval, self.run.data.crop_size)
+        confidence, label = probabilities.max(dim=1)  # [B, H, W]
+        labels, sure = label.to(torch.uint8).cpu().numpy(), confidence.float().cpu().numpy()
+        return [
+            SegResult(frame.image, SegPrediction(*found), self.classes, frame.file, frame.index, frame.time)
+            for frame, *found in zip(frames, labels, sure, strict=True)
+        ]
+
+    def __call__(self, image: AnySource, boxes: None = None) -> SegResult:
+        """Predict one image: a file, an address or an array.
 
         Raises:
             InputError: an unreadable image, or boxes, which a segmentation network does not take.
         """
-        array, file = open_source(image)
-        if boxes is not None:
-            raise InputError(f"{file or 'image'}: a segmentation network takes no boxes: leave them out")
-        probabilities = predict_probabilities(self.model, self.inputs(array), self.run.eval, self.run.data.crop_size)
-        confidence, label = probabilities[0].max(dim=0)  # [H, W]
-        prediction = SegPrediction(label.to(torch.uint8).cpu().numpy(), confidence.float().cpu().numpy())
-        return SegResult(array, prediction, self.classes, file)
+        frame = open_frame(image)
+        self.prepare(frame, boxes)
+        return self.predict([frame])[0]
 
-    def stream(self, images: Iterable[Source], boxes: None = None) -> Iterator[SegResult]:
-        """Predict images one by one, lazily."""
-        for image in images:
-            yield self(image, boxes)
+    def stream(self, images: AnySource | Iterable[AnySource], boxes: None = None) -> Iterator[SegResult]:
+        """One result per frame, lazily and in order, ``batch_size`` frames of one size at a time; threads read ahead.
+
+        Args:
+            images: one or several of: file, folder, pattern, video, address, number of a webcam, array.
+            boxes: none.
+
+        Raises:
+            InputError: a source that is not in order, after the results of the frames before.
+        """
+        return stream_results(self, images, boxes)
 
 
 def load(
-    path: str | Path, device: str = "auto", overrides: Sequence[str] = (), config: str | Path = ""
+    path: str | Path,
+    device: str = "auto",
+    overrides: Sequence[str] = (),
+    config: str | Path = "",
+    batch: int | None = None,
 ) -> PosePredictor | SegPredictor:
     """A predictor from a weights file, a run folder, or a model's name.
 
@@ -286,14 +260,19 @@ def load(
         device: "auto" (a GPU if there is one), "cpu", "cuda", "cuda:1", ...
         overrides: page options such as ``--eval.flip_test=false``.
         config: a page to predict by instead of the one inside the weights file.
+        batch: crops or images per forward pass; by default 32 crops, 1 image.
 
     Raises:
-        InputError: no such file, one that does not fit, or a device that is not there.
+        InputError: no such file, one that does not fit, a device that is not there, or a batch of none.
     """
+    if batch is not None and batch < 1:
+        raise InputError(f"batch is {batch}: at least one crop or image goes through the network at a time")
     artifact = open_weights(path, config, overrides)
     run = artifact_run(artifact, overrides, config=config)
     place = find_device(device)
-    return PosePredictor(artifact, run, place) if isinstance(run, PoseRun) else SegPredictor(artifact, run, place)
+    if isinstance(run, PoseRun):
+        return PosePredictor(artifact, run, place, batch or 32)
+    return SegPredictor(artifact, run, place, batch or 1)
 
 
 def find_device(name: str) -> torch.device:

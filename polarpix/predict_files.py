@@ -1,172 +1,198 @@
-"""Files in, files out: what ``polarpix predict`` writes for images, folders and globs."""
+"""What ``polarpix predict`` does with its sources: decode, find, draw and write, each while the others go on."""
 
 from __future__ import annotations
 
-import json
-from collections import Counter
-from collections.abc import Sequence
-from itertools import chain, count
+from collections import deque
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
 
-from polarpix.engine.artifact import write_text
+from polarpix.box_files import BoxSource, boxes_of, image_key, parse_boxes
+from polarpix.detectors import Detector
 from polarpix.errors import InputError
-from polarpix.images import check_place, list_images
-from polarpix.predict import PosePredictor, PoseResult, SegPredictor
+from polarpix.images import check_place
+from polarpix.outputs import Outputs
+from polarpix.pipeline import DEPTH, LIVE_DEPTH, Behind, Clock, ahead
+from polarpix.predict import PosePredictor, SegPredictor
+from polarpix.results import PoseResult, SegResult
+from polarpix.sources import Frame, Medium, find_media, frame_tasks
+from polarpix.streams import predict_groups
 
-__all__ = ["BoxSource", "boxes_of", "parse_boxes", "predict_files"]
+__all__ = ["FileJob", "predict_files", "seconds_line", "unique_media"]
 
-BoxSource = dict[str, list[list[float]]] | list[list[float]] | None
-"""Boxes by file stem, the same boxes for every image, or none."""
+Result = PoseResult | SegResult
 
 
-def parse_boxes(text: str, category: int | None = None) -> BoxSource:
-    """``x,y,width,height`` or a COCO detection JSON.
+@dataclass
+class FileJob:
+    """What to predict, where to write it, and how it went.
 
-    In a JSON list the image of a detection is its ``file_name``, or else its ``image_id``, which must be the number in
-    the image's name (as in COCO: image_id 139 is 000000000139.jpg). A whole COCO file names its images itself.
+    Attributes:
+        sources: files, folders, patterns, videos, addresses, numbers of webcams.
+        out: the folder for what is written.
+        boxes: x,y,width,height or a COCO detection JSON; "" for none.
+        category: the category_id of the detections to take from that file.
+        detector: finds the boxes instead.
+        frames: how many frames of each video or webcam at most; 0 takes all.
+        frame_labels: write label maps of video frames too.
+        done: how many frames were predicted.
+        failed: one line for each that was not.
+        clock: the seconds of every part.
+    """
 
-    Args:
-        text: the box or the file.
-        category: the ``category_id`` of the detections to take; null where the file holds one category only.
+    sources: Sequence[str]
+    out: Path
+    boxes: str = ""
+    category: int | None = None
+    detector: Detector | None = None
+    frames: int = 0
+    frame_labels: bool = False
+    done: int = 0
+    failed: list[str] = field(default_factory=list)
+    clock: Clock = field(default_factory=Clock)
+
+
+def unique_media(sources: Sequence[str]) -> list[Medium]:
+    """The media of all sources, each once.
 
     Raises:
-        InputError: neither four numbers nor such a file, or several categories and none chosen.
+        InputError: a source that is not there.
     """
-    if not text:
-        return None
-    path = Path(text)
-    if path.suffix != ".json":
-        try:
-            box = [float(part) for part in text.split(",")]
-        except ValueError:
-            box = []
-        if len(box) != 4:
-            raise InputError(f"--boxes {text}: give x,y,width,height in pixels, or a COCO detection JSON file")
-        return [box]
-    if not path.is_file():
-        raise InputError(f"--boxes {text}: no such file: give a COCO detection JSON, or x,y,width,height")
-    try:
-        page = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise InputError(f"{path}: not JSON ({error}): give a COCO detection file") from error
-    names: dict[Any, str] = {}
-    if isinstance(page, dict):
-        names = {one.get("id"): one.get("file_name", "") for one in page.get("images", []) if isinstance(one, dict)}
-        page = page.get("annotations")
-    if not isinstance(page, list):
-        raise InputError(f"{path}: holds no list of detections: give a COCO detection file")
-    check_category(page, category, path)
-    found: dict[str, list[list[float]]] = {}
-    for number, one in enumerate(page):
-        if not isinstance(one, dict) or not ("image_id" in one or "file_name" in one):
-            raise InputError(f"{path}: detection {number} has no image_id: add it")
-        row = [*one["bbox"], one.get("score", 1.0)] if isinstance(one.get("bbox"), list) else []
-        if len(row) != 5 or not all(isinstance(value, int | float) for value in row):
-            raise InputError(f"{path}: detection {number} has no bbox of x, y, width, height in numbers: mend it")
-        if not one.get("iscrowd") and category in (None, one.get("category_id", category)):
-            name = one.get("file_name") or names.get(one.get("image_id")) or str(one["image_id"])
-            found.setdefault(image_key(name), []).append(row)
-    return found
+    media = [medium for source in sources for medium in find_media(source)]
+    return list({(medium.kind, medium.place): medium for medium in media}.values())
 
 
-def check_category(page: list[Any], category: int | None, path: Path) -> None:
-    """Refuse detections of several categories of which none was chosen, and a choice that is not there."""
-    found = {one.get("category_id") for one in page if isinstance(one, dict)}
-    given = sorted(number for number in found if isinstance(number, int))
-    listed = ", ".join(map(str, given[:8])) + (", ..." if len(given) > 8 else "")
-    if category is None and len(given) > 1:
-        raise InputError(f"{path}: holds detections of the categories {listed}: choose one with --category")
-    if category is not None and given and category not in given:
-        raise InputError(f"{path}: holds no detection of category {category}: choose one of {listed}")
+def predict_files(predictor: PosePredictor | SegPredictor, job: FileJob) -> FileJob:
+    """Predict every image and frame; write overlays, and keypoints.json with images.json or label maps.
 
-
-def image_key(name: str | Path) -> str:
-    """What a detection and a file have in common: the stem, as a number where it is one."""
-    stem = Path(name).stem
-    return str(int(stem)) if stem.isdigit() else stem
-
-
-def boxes_of(boxes: BoxSource, path: Path) -> list[list[float]] | None:
-    """The boxes of one file; a file without detections has none."""
-    if isinstance(boxes, dict):
-        return boxes.get(image_key(path), [])
-    return boxes
-
-
-def overlay_names(paths: Sequence[Path]) -> list[str]:
-    """One name per file for what is written about it.
-
-    Its stem; with its folder where several files have that stem; with a number where that is taken too.
-    """
-    shared = {stem for stem, times in Counter(path.stem for path in paths).items() if times > 1}
-    taken: set[str] = {path.stem for path in paths} - shared
-    names: list[str] = []
-    for path in paths:
-        name = path.stem
-        if name in shared:
-            base = f"{path.absolute().parent.name}_{name}"
-            name = next(one for one in chain([base], (f"{base}_{i}" for i in count(2))) if one not in taken)
-            taken.add(name)
-        names.append(name)
-    return names
-
-
-def image_ids(paths: Sequence[Path]) -> list[int]:
-    """One COCO image id per file: the number that is its name where every file has its own, else 1, 2, 3, ..."""
-    numbers = [int(path.stem) for path in paths if path.stem.isdigit()]
-    return numbers if len(set(numbers)) == len(paths) else list(range(1, len(paths) + 1))
-
-
-def predict_files(
-    predictor: PosePredictor | SegPredictor,
-    sources: Sequence[str],
-    boxes: str,
-    out: Path,
-    category: int | None = None,
-) -> tuple[int, list[str]]:
-    """Predict every image; write overlays/NAME.jpg and keypoints.json with images.json, or labels/NAME.png.
-
-    One unreadable image does not stop the others, and an interruption leaves what was found until then.
+    One unreadable source does not stop the others, and an interruption leaves what was found until then.
 
     Returns:
-        How many were predicted, and one line for each that was not.
+        The job, with what was done.
 
     Raises:
         InputError: no image at all, boxes that are none or belong to none of the images, or a place to write that is
             none.
     """
-    if boxes and isinstance(predictor, SegPredictor):
-        raise InputError(f"--boxes {boxes}: a segmentation network takes no boxes: leave them out")
-    paths = list(dict.fromkeys(path for source in sources for path in list_images(source)))
-    table = parse_boxes(boxes, category)
-    if isinstance(table, dict) and not any(image_key(path) in table for path in paths):
-        raise InputError(f"--boxes {boxes}: no detection is of these images: match image_id or file_name to the files")
-    check_place(out / "images.json")
-    failed: list[str] = []
-    keypoints: list[dict[str, Any]] = []
-    images: list[dict[str, Any]] = []
-    bar = tqdm(paths, desc="predict", unit="image")
+    if isinstance(predictor, SegPredictor) and (job.boxes or job.detector):
+        option = f"--boxes {job.boxes}" if job.boxes else "--detector"
+        raise InputError(f"{option}: a segmentation network takes no boxes: leave them out")
+    media = unique_media(job.sources)
+    table = parse_boxes(job.boxes, job.category)
+    if isinstance(table, dict) and not any(image_key(medium.path) in table for medium in media):
+        raise InputError(
+            f"--boxes {job.boxes}: no detection is of these images: match image_id or file_name to the files"
+        )
+    check_place(job.out / "images.json")
+    outputs, behind = Outputs(job.out, media, job.frame_labels), Behind()
+    pairs = prepared(predictor, located(job, read(job, media), table), job)
+    waiting: deque[tuple[Frame, Result]] = deque()
+
+    def hand_over() -> None:
+        while waiting:
+            frame, result = waiting.popleft()
+            draw = job.clock.timed("write", partial(draw_one, outputs, frame, result))
+            behind.put(draw, partial(finish, job, outputs, frame, result))
+
+    with tqdm(total=total_frames(media, job.frames), desc="predict", unit="image") as bar:
+        try:
+            for found in job.clock.waiting("find", predict_groups(predictor, pairs)):
+                waiting.extend(found)
+                with job.clock.measure("waiting to write"):
+                    hand_over()
+                bar.update(len(found))
+        finally:
+            pairs.close()
+            with job.clock.measure("waiting to write"), ExitStack() as last:
+                last.callback(outputs.close)
+                last.callback(bar.close)  # what is said next begins on a line of its own
+                last.callback(behind.close)
+                hand_over()  # what an interruption left
+    return job
+
+
+def seconds_line(clock: Clock) -> str:
+    """Where the time went: what the network waited for, and what went on meanwhile."""
+    spent = clock.seconds
+    waited = spent["waiting to decode"]
+    return (
+        f"seconds: network {spent['find'] - waited:.2f}, waiting for decoding {waited:.2f}, for drawing and writing "
+        f"{spent['waiting to write']:.2f}; meanwhile: decoding {spent['decode']:.2f}, drawing and writing "
+        f"{spent['write']:.2f}"
+    )
+
+
+def total_frames(media: Sequence[Medium], limit: int) -> int | None:
+    """How many frames will come, as far as that is known."""
+    lengths = [medium.length() for medium in media]
+    known = [
+        min(length, limit) if limit and medium.moving else length
+        for medium, length in zip(media, lengths, strict=True)
+        if length is not None
+    ]
+    return sum(known) if len(known) == len(media) else None
+
+
+def attempt(task: Callable[[], Frame]) -> Frame | InputError:
+    """A frame, or what is wrong with it."""
     try:
-        for path, name, image_id in zip(bar, overlay_names(paths), image_ids(paths), strict=True):
-            try:
-                if isinstance(predictor, SegPredictor):
-                    masks = predictor(path)
-                    masks.save_label(out / "labels" / f"{name}.png")
-                    masks.save(out / "overlays" / f"{name}.jpg")
-                else:
-                    found: PoseResult = predictor(path, boxes_of(table, path))
-                    found.save(out / "overlays" / f"{name}.jpg")
-                    keypoints += found.to_coco(image_id)
-                    height, width = found.image.shape[:2]
-                    images.append({"id": image_id, "file_name": str(path), "width": width, "height": height})
-            except InputError as error:
-                failed.append(str(error))
-    finally:
-        bar.close()  # what is said next begins on a line of its own
-        if images:
-            write_text(out / "keypoints.json", json.dumps(keypoints))
-            write_text(out / "images.json", json.dumps(images))
-    return len(paths) - len(failed), failed
+        return task()
+    except InputError as error:
+        return error
+
+
+def read(job: FileJob, media: Sequence[Medium]) -> Iterator[Frame]:
+    """The frames that can be read, decoded ahead; the others are noted."""
+    frames = job.clock.waiting("decode", frame_tasks(media, job.frames))  # videos are decoded by this
+    tasks = (job.clock.timed("decode", partial(attempt, task)) for task in frames)
+    depth = LIVE_DEPTH if any(medium.kind == "webcam" for medium in media) else DEPTH
+    for found in job.clock.waiting("waiting to decode", ahead(tasks, depth=depth)):
+        if isinstance(found, Frame):
+            yield found
+        else:
+            job.failed.append(str(found))
+
+
+def located(job: FileJob, frames: Iterator[Frame], table: BoxSource) -> Iterator[tuple[Frame, Any]]:
+    """Each frame with its boxes: those of the detector, of the file, or none."""
+    if job.detector:
+        yield from job.detector.stream(frames)
+    else:
+        for frame in frames:
+            yield frame, boxes_of(table, frame.medium.path)
+
+
+def prepared(
+    predictor: PosePredictor | SegPredictor, pairs: Iterator[tuple[Frame, Any]], job: FileJob
+) -> Generator[tuple[Frame, Any]]:
+    """The frames whose boxes are in order, with what the predictor makes of them; the others are noted."""
+    for frame, boxes in pairs:
+        try:
+            ready = predictor.prepare(frame, boxes)
+        except InputError as error:
+            job.failed.append(str(error))
+            continue
+        yield frame, ready
+
+
+def draw_one(outputs: Outputs, frame: Frame, result: Result) -> Any:
+    """What :meth:`Outputs.draw` gives, or what is wrong with the picture."""
+    try:
+        return outputs.draw(frame, result)
+    except InputError as error:
+        return error
+
+
+def finish(job: FileJob, outputs: Outputs, frame: Frame, result: Result, drawn: Any) -> None:
+    """Note what was drawn, in order."""
+    if isinstance(drawn, InputError):
+        job.failed.append(str(drawn))
+        return
+    with job.clock.measure("write"):
+        outputs.add(frame, result, drawn)
+    job.done += 1

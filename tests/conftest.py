@@ -8,12 +8,16 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import cv2
+import numpy as np
+import numpy.typing as npt
 import pytest
 import torch
 import yaml
 
 from polarpix import commands
 from polarpix.demo.figures import FIGURE_CLASSES, write_figures
+from polarpix.images import read_image
 from polarpix.pages import load_page
 from polarpix.psa import loops
 
@@ -98,6 +102,23 @@ def figures(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("figures")
     write_figures(root, train=8, val=5, test=3, size=(64, 64), seed=2)
     return root
+
+
+@pytest.fixture(scope="session")
+def picture(figures: Path) -> npt.NDArray[np.uint8]:
+    """A picture that is not square [48, 64, 3], so that turning it shows; for reading only."""
+    return read_image(figures / "images" / "val" / "0000.jpg")[:48].copy()
+
+
+@pytest.fixture(scope="session")
+def video(picture: npt.NDArray[np.uint8], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """clip.mp4: five frames of that picture, each moved by 4 pixels, 12 a second; for reading only."""
+    path = tmp_path_factory.mktemp("video") / "clip.mp4"
+    film = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"mp4v"), 12, (64, 48))
+    for step in range(5):
+        film.write(np.roll(picture, 4 * step, axis=1)[:, :, ::-1].copy())
+    film.release()
+    return path
 
 
 @pytest.fixture(scope="session")

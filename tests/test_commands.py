@@ -155,6 +155,36 @@ def test_prediction_writes_overlays_and_results(
     assert not (tmp_path / "seg" / "keypoints.json").exists()
 
 
+def test_prediction_of_a_video_says_where_the_time_went(
+    pose_folder: Path, video: Path, tmp_path: Path, polarpix: Polarpix
+) -> None:
+    options = ["--boxes", "4,4,40,40", "--batch", "2", "--frames", "3", "--timing", "--out", tmp_path / "out"]
+    status, out, _ = polarpix("predict", pose_folder, video, *options)
+    assert status == 0
+    assert "3 of 3 images predicted" in out
+    assert "seconds: network" in out
+    assert (tmp_path / "out" / "overlays" / "clip.mp4").is_file()
+
+
+def test_prediction_options_that_do_not_go_together(
+    pose_folder: Path, seg_folder: Path, figures: Path, tmp_path: Path, polarpix: Polarpix
+) -> None:
+    image = figures / "images" / "test" / "0000.jpg"
+    for folder, options, words in (
+        (pose_folder, ["--boxes", "1,2,3,4", "--detector", "ssd300_vgg16"], "give one of the two"),
+        (pose_folder, ["--detector", "yolo"], "no such detector"),
+        (pose_folder, ["--boxes", "1,2,3,4", "--category", "dog"], "--category dog: give the number"),
+        (pose_folder, ["--batch", "0"], "batch is 0"),
+        (pose_folder, ["--frames", "-1"], "--frames -1"),
+        (seg_folder, ["--detector", "ssd300_vgg16"], "takes no boxes"),
+        (seg_folder, ["--ray", "--boxes", "1,2,3,4"], "takes no boxes"),
+        (pose_folder, ["--ray", "--category", "dog"], "--category dog: give the number"),
+        (pose_folder, ["--ray", "--workers", "0"], "--workers 0"),
+    ):
+        refused(polarpix("predict", folder, image, "--out", tmp_path / "x", *options), words)
+    assert not (tmp_path / "x").exists()
+
+
 def test_options_reach_the_network(pose_folder: Path, figures: Path, tmp_path: Path, polarpix: Polarpix) -> None:
     image = figures / "images" / "test" / "0000.jpg"
     found = []

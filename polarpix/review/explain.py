@@ -12,12 +12,13 @@ import numpy.typing as npt
 from torch import nn
 from tqdm import tqdm
 
+from polarpix.box_files import boxes_of, parse_boxes
 from polarpix.errors import InputError
 from polarpix.gates import GateSpread, gate_spread, record_gates
 from polarpix.images import list_images, normalize, read_image
-from polarpix.predict import PosePredictor, SegPredictor, check_boxes
-from polarpix.predict_files import boxes_of, parse_boxes
+from polarpix.predict import PosePredictor, SegPredictor
 from polarpix.psa import PolarizedSelfAttention
+from polarpix.results import check_boxes
 from polarpix.types import UInt8Array
 
 __all__ = ["BlockGates", "View", "explain", "views"]

@@ -1,0 +1,88 @@
+"""Boxes that come with the call: one for every image, or those of a COCO detection file."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from polarpix.errors import InputError
+
+__all__ = ["BoxSource", "boxes_of", "image_key", "parse_boxes"]
+
+BoxSource = dict[str, list[list[float]]] | list[list[float]] | None
+"""Boxes by file stem, the same boxes for every image, or none."""
+
+
+def parse_boxes(text: str, category: int | None = None) -> BoxSource:
+    """``x,y,width,height`` or a COCO detection JSON.
+
+    In a JSON list the image of a detection is its ``file_name``, or else its ``image_id``, which must be the number in
+    the image's name (as in COCO: image_id 139 is 000000000139.jpg). A whole COCO file names its images itself.
+
+    Args:
+        text: the box or the file.
+        category: the ``category_id`` of the detections to take; null where the file holds one category only.
+
+    Raises:
+        InputError: neither four numbers nor such a file, or several categories and none chosen.
+    """
+    if not text:
+        return None
+    path = Path(text)
+    if path.suffix != ".json":
+        try:
+            box = [float(part) for part in text.split(",")]
+        except ValueError:
+            box = []
+        if len(box) != 4:
+            raise InputError(f"--boxes {text}: give x,y,width,height in pixels, or a COCO detection JSON file")
+        return [box]
+    if not path.is_file():
+        raise InputError(f"--boxes {text}: no such file: give a COCO detection JSON, or x,y,width,height")
+    try:
+        page = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise InputError(f"{path}: not JSON ({error}): give a COCO detection file") from error
+    names: dict[Any, str] = {}
+    if isinstance(page, dict):
+        names = {one.get("id"): one.get("file_name", "") for one in page.get("images", []) if isinstance(one, dict)}
+        page = page.get("annotations")
+    if not isinstance(page, list):
+        raise InputError(f"{path}: holds no list of detections: give a COCO detection file")
+    check_category(page, category, path)
+    found: dict[str, list[list[float]]] = {}
+    for number, one in enumerate(page):
+        if not isinstance(one, dict) or not ("image_id" in one or "file_name" in one):
+            raise InputError(f"{path}: detection {number} has no image_id: add it")
+        row = [*one["bbox"], one.get("score", 1.0)] if isinstance(one.get("bbox"), list) else []
+        if len(row) != 5 or not all(isinstance(value, int | float) for value in row):
+            raise InputError(f"{path}: detection {number} has no bbox of x, y, width, height in numbers: mend it")
+        if not one.get("iscrowd") and category in (None, one.get("category_id", category)):
+            name = one.get("file_name") or names.get(one.get("image_id")) or str(one["image_id"])
+            found.setdefault(image_key(name), []).append(row)
+    return found
+
+
+def check_category(page: list[Any], category: int | None, path: Path) -> None:
+    """Refuse detections of several categories of which none was chosen, and a choice that is not there."""
+    found = {one.get("category_id") for one in page if isinstance(one, dict)}
+    given = sorted(number for number in found if isinstance(number, int))
+    listed = ", ".join(map(str, given[:8])) + (", ..." if len(given) > 8 else "")
+    if category is None and len(given) > 1:
+        raise InputError(f"{path}: holds detections of the categories {listed}: choose one with --category")
+    if category is not None and given and category not in given:
+        raise InputError(f"{path}: holds no detection of category {category}: choose one of {listed}")
+
+
+def image_key(name: str | Path) -> str:
+    """What a detection and a file have in common: the stem, as a number where it is one."""
+    stem = Path(name).stem
+    return str(int(stem)) if stem.isdigit() else stem
+
+
+def boxes_of(boxes: BoxSource, path: Path) -> list[list[float]] | None:
+    """The boxes of one file; a file without detections has none."""
+    if isinstance(boxes, dict):
+        return boxes.get(image_key(path), [])
+    return boxes
