@@ -15,6 +15,7 @@ from typing import Any, NoReturn
 from polarpix import commands
 from polarpix.bench import commands as bench
 from polarpix.errors import InputError
+from polarpix.web.commands import serve
 
 __all__ = ["BENCHES", "COMMANDS", "GROUPS", "main"]
 
@@ -22,6 +23,7 @@ COMMANDS: dict[str, Callable[..., int]] = {
     "train": commands.train,
     "eval": commands.evaluate,
     "predict": commands.predict,
+    "serve": serve,
     "models": commands.models,
     "info": commands.info,
     "demo": commands.demo,

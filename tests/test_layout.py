@@ -25,7 +25,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("pose", "seg"),
     ("engine",),
     ("predict", "summary", "costs"),
-    ("predict_files", "demo.run", "checkpoints", "bench"),
+    ("predict_files", "demo.run", "checkpoints", "bench", "web"),
     ("commands",),
     ("cli",),
     ("__main__",),
@@ -40,6 +40,10 @@ ONLY_IN = {
     "onnxscript": ("export",),
     "onnxruntime": ("export", "bench.exported"),
     "gradio": ("web.*",),
+    "fastapi": ("web.*",),
+    "starlette": ("web.*",),
+    "pydantic": ("web.*",),
+    "uvicorn": ("web.*",),
     "pycocotools": (),
     "matplotlib": (),
 }
@@ -60,6 +64,8 @@ TESTED_IN = {
     "psa.kernels_grad": "psa/test_kernels",
     "psa.kernels_weight": "psa/test_kernels",
     "psa.launch": "psa/test_fused",
+    "web.answers": "web/test_api",
+    "web.commands": "web/test_server",
 }
 MAX_LINES = 320  # blank ones aside
 
