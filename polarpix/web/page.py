@@ -136,7 +136,7 @@ class Visit:
             shown.append(picture_file(folder / "heat.jpg", heatmap_picture(predictor, image, rows, output)))
             gates = gate_picture(predictor, image, rows, block) if block else None
             shown.append(picture_file(folder / "gates.jpg", gates))
-            return [*shown, coco, *map(download, files), said(f"{model}: {found(result)}")]
+            return [*shown, coco, *map(download, files), said(f"{model}: {found(result)}{unused(boxes, rows)}")]
 
         try:
             return self.ask(path, model, boxes, make)
@@ -173,6 +173,11 @@ def found(result: Any) -> str:
         count = len(result.prediction.boxes)
         return f"{count} instance{'' if count == 1 else 's'} of {len(result.schema.names)} keypoints"
     return f"{len(result.to_coco())} of {len(result.classes.names)} classes occur"
+
+
+def unused(boxes: Any, rows: Boxes) -> str:
+    """A word about boxes that were drawn for a network that takes none."""
+    return "; a segmentation network takes the whole image, the boxes were not used" if boxes and not rows else ""
 
 
 def picture_file(path: Path, picture: UInt8Array | None) -> str | None:
@@ -218,8 +223,8 @@ def build_page(service: Service) -> gr.Blocks:
         with gr.Row():
             with gr.Column():
                 with gr.Row():
-                    bound = f"at most {limits.megabytes:g} MB and {limits.pixels / 1e6:g} megapixels"
-                    photo = gr.File(label=f"Photo, {bound}", file_types=["image"], height=140, elem_id="photo")
+                    bound = f"{limits.megabytes:g} MB, {limits.pixels / 1e6:g} megapixels"
+                    photo = gr.File(label=f"Photo: {bound}", file_types=["image"], height=140, elem_id="photo")
                     with gr.Column():
                         model = gr.Dropdown(choices=names, value=names[0], label="Model", elem_id="model")
                         layers = gr.CheckboxGroup(list(LAYERS), value=list(LAYERS), label="Layers of the overlay")

@@ -7,11 +7,13 @@ import signal
 import socket
 import sys
 import tempfile
+import warnings
 from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn
 
 import uvicorn
+from PIL import Image
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from polarpix.errors import InputError
@@ -87,6 +89,7 @@ def run_server(weights: list[str], host: str, port: int, device: str, limits: Li
     Raises:
         InputError: weights that cannot be loaded, or a place that cannot be listened on.
     """
+    warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)  # the limits say so to the client
     predictors = named([load(path, device) for path in weights])
     listener = open_socket(host, port)
     signal.signal(signal.SIGTERM, end)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping
+from itertools import chain, count
 from pathlib import Path
 from typing import TypeVar
 
@@ -19,12 +21,13 @@ Boxes = list[list[float]] | None
 
 
 def named(predictors: list[Predictor]) -> dict[str, Predictor]:
-    """Predictors by the names of their pages; a name that comes again gets a number."""
+    """Predictors by the names of their pages; those that share one get their task added, and a number if need be."""
+    times = Counter(predictor.run.name for predictor in predictors)
     found: dict[str, Predictor] = {}
     for predictor in predictors:
-        name, number = predictor.run.name, 2
-        while name in found:
-            name, number = f"{predictor.run.name}-{number}", number + 1
+        run = predictor.run
+        base = run.name if times[run.name] == 1 else f"{run.name}-{run.task}"
+        name = next(one for one in chain([base], (f"{base}-{i}" for i in count(2))) if one not in found)
         found[name] = predictor
     return found
 
