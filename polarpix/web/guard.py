@@ -127,10 +127,19 @@ class Exchange:
             own = [(name.encode(), value.encode()) for name, value in HEADERS.items()]
             kept = [(name, value) for name, value in message.get("headers", []) if name.decode().lower() not in HEADERS]
             message = {**message, "headers": [*kept, *own]}
-        await self._send(message)
+        if message["type"] == "http.response.body" and not message.get("more_body") and not self.complete:
+            await self.finish(message.get("body", b""))
+        else:
+            await self._send(message)
+
+    async def finish(self, body: bytes) -> None:
+        """Answer while the client is still sending: it may lose an answer if the connection ends in its face."""
+        await self._send({"type": "http.response.body", "body": body, "more_body": True})
+        await self.drain()
+        await self._send({"type": "http.response.body", "body": b""})
 
     async def drain(self) -> None:
-        """Read on past the bound, and drop it: a client that is still sending may not see an answer otherwise."""
+        """Read what still comes, and drop it, within the time for a body and four times its size."""
         if not self.taken and b"expect" in dict(self.scope["headers"]):  # waits for a word before it sends
             return
         most = 4 * self.limits.bytes
@@ -145,10 +154,9 @@ class Exchange:
 
     async def refuse(self, error: RefusedError) -> None:
         """Answer with the error and end the connection."""
-        await self.drain()
         body = error_body(str(error))
         headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
         headers += [(b"connection", b"close")]
         self.started = True
         await self._send({"type": "http.response.start", "status": error.status, "headers": headers})
-        await self._send({"type": "http.response.body", "body": body})
+        await self.finish(body)

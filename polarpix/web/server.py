@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import signal
 import socket
 import sys
@@ -21,7 +22,7 @@ from polarpix.predict import load
 from polarpix.web.limits import Limits
 from polarpix.web.service import named
 
-__all__ = ["PatientProtocol", "open_socket", "run_server"]
+__all__ = ["PatientProtocol", "end", "open_socket", "run_server"]
 
 CONNECTIONS = 512  # open at once; more are told to come back
 GRACE = 3  # seconds for open answers when the server ends
@@ -33,11 +34,11 @@ def open_socket(host: str, port: int) -> socket.socket:
     Raises:
         InputError: no such address, or one that is taken or not allowed.
     """
+    if not 0 <= port < 65536:
+        raise InputError(f"--port {port}: give a number from 0 to 65535")
     try:
         family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
         return socket.create_server(address[:2], family=family, backlog=CONNECTIONS)
-    except OverflowError:
-        raise InputError(f"--port {port}: give a number from 0 to 65535") from None
     except OSError as error:
         raise InputError(f"{host}:{port}: cannot listen ({error.strerror}): choose another --port or --host") from None
 
@@ -89,6 +90,7 @@ def run_server(weights: list[str], host: str, port: int, device: str, limits: Li
     Raises:
         InputError: weights that cannot be loaded, or a place that cannot be listened on.
     """
+    logging.getLogger("python_multipart").setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)  # the limits say so to the client
     predictors = named([load(path, device) for path in weights])
     listener = open_socket(host, port)
@@ -122,7 +124,7 @@ def serve_until_stopped(
         app,
         http=PatientProtocol,
         ws="none",
-        log_level="warning",
+        log_level="error",  # what clients send amiss is told to them, not to the terminal
         access_log=False,
         server_header=False,
         limit_concurrency=CONNECTIONS,

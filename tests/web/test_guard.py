@@ -56,6 +56,7 @@ def call(
     asyncio.run(Guard(app, BOUND)({"type": "http", "path": path, "headers": raw}, receive, send))
     start = sent[0]
     body = b"".join(message["body"] for message in sent[1:])
+    assert [message.get("more_body", False) for message in sent[-1:]] == [False]
     return start["status"], body, {name.decode(): value.decode() for name, value in start["headers"]}
 
 
@@ -82,11 +83,28 @@ def test_an_announced_length_is_judged_at_once(length: str) -> None:
     assert call([b""], headers={"content-length": length}, app=never)[0] == 413
 
 
-def test_the_rest_of_a_large_body_is_read_but_not_for_ever() -> None:
-    pieces = [b"a" * 1000] * 100
-    left = list(pieces)
-    status, _, _ = call(left, headers={"content-length": "100000"})
-    assert status == 413
+@pytest.mark.parametrize(("size", "read"), [(3, 3), (100, 4)])
+def test_the_rest_of_a_large_body_is_read_after_the_answer_but_not_for_ever(size: int, read: int) -> None:
+    seen: list[str] = []
+
+    async def receive() -> Message:
+        seen.append("read")
+        return {"type": "http.request", "body": bytes(1000), "more_body": seen.count("read") < size}
+
+    async def send(message: Message) -> None:
+        seen.append("answer" if message.get("body") else "end" if message["type"] == "http.response.body" else "start")
+
+    head = {"type": "http", "path": "/api/x", "headers": [(b"content-length", b"%d" % (1000 * size))]}
+    asyncio.run(Guard(echo, BOUND)(head, receive, send))
+    assert seen == ["start", "answer", *["read"] * read, "end"]
+
+
+def test_an_application_may_answer_before_it_has_read_all() -> None:
+    async def hasty(scope: Message, receive: Receive, send: Send) -> None:
+        await send({"type": "http.response.start", "status": 400, "headers": []})
+        await send({"type": "http.response.body", "body": b"no"})
+
+    assert call([b"a", b"b"], app=hasty)[:2] == (400, b"no")
 
 
 @pytest.mark.parametrize("app", [echo, swallow])
