@@ -41,6 +41,7 @@ ONLY_IN = {
     "onnxruntime": ("export", "bench.exported"),
     "gradio": ("web.*",),
     "fastapi": ("web.*",),
+    "fastapi_swagger": ("web.*",),
     "starlette": ("web.*",),
     "pydantic": ("web.*",),
     "uvicorn": ("web.*",),
