@@ -39,7 +39,14 @@ from polarpix.types import ClassTable, KeypointSchema
 
 SEED = 0
 BACKBONE = {"name": "test_resnet", "weights": None, "attention": "psa_p"}
-OPTIONS = {"max-megabytes": 1, "max-pixels": 1_000_000, "max-boxes": 10, "queue": 24, "timeout": 60, "upload-timeout": 2}
+OPTIONS = {
+    "max-megabytes": 1,
+    "max-pixels": 1_000_000,
+    "max-boxes": 10,
+    "queue": 24,
+    "timeout": 60,
+    "upload-timeout": 2,
+}
 LIMIT_BYTES = 1_000_000
 WARM_UP = 200  # good requests before memory is first read: what is loaded and compiled once
 PATIENCE = 120.0  # seconds for one exchange; a longer one counts as hung

@@ -127,9 +127,9 @@ def test_a_file_in_memory_is_read_as_from_disk_under_its_own_name(tmp_path: Path
     path = tmp_path / "a.png"
     write_image(path, np.arange(48, dtype=np.uint8).reshape(4, 4, 3))
     np.testing.assert_array_equal(decode_image(path.read_bytes(), "upload"), read_image(path))
-    with pytest.raises(InputError, match="^upload: image is damaged or cut off"):
+    with pytest.raises(InputError, match=r"^upload: image is damaged or cut off"):
         decode_image(path.read_bytes()[:-20], "upload")
-    with pytest.raises(InputError, match="^upload: not an image"):
+    with pytest.raises(InputError, match=r"^upload: not an image"):
         decode_image(b"hello", "upload")
 
 
