@@ -38,7 +38,13 @@ T = TypeVar("T")
 
 PREVIEW = 1280  # pixels of the longer side of the picture that boxes are drawn on
 KEPT_SECONDS = 600  # for which uploads and downloads stay on disk
-CSS = ".fail { color: #b3261e; font-weight: 600 } .dark .fail { color: #ff8a80 } #photo { min-height: 7rem }"
+CSS = """
+.fail { color: #b3261e; font-weight: 600 }
+.dark .fail { color: #ff8a80 }
+#photo { min-height: 7rem }
+.key span { margin-right: 1rem; white-space: nowrap }
+.key i { display: inline-block; width: 0.9em; height: 0.9em; margin-right: 0.3em; border: 1px solid #8888 }
+"""
 STAGE = """
 <div class="stage" style="${src ? `--ratio: ${width} / ${height}` : 'display: none'}">
   <img src="${src}" alt="the photo" draggable="false">
@@ -136,7 +142,12 @@ class Visit:
             shown.append(picture_file(folder / "heat.jpg", heatmap_picture(predictor, image, rows, output)))
             gates = gate_picture(predictor, image, rows, block) if block else None
             shown.append(picture_file(folder / "gates.jpg", gates))
-            return [*shown, coco, *map(download, files), said(f"{model}: {found(result)}{unused(boxes, rows)}")]
+            return [
+                *shown,
+                coco,
+                *map(download, files),
+                said(f"{model}: {found(result)}{unused(boxes, rows)}") + key(result),
+            ]
 
         try:
             return self.ask(path, model, boxes, make)
@@ -173,6 +184,16 @@ def found(result: Any) -> str:
         count = len(result.prediction.boxes)
         return f"{count} instance{'' if count == 1 else 's'} of {len(result.schema.names)} keypoints"
     return f"{len(result.to_coco())} of {len(result.classes.names)} classes occur"
+
+
+def key(result: Any) -> str:
+    """What the colours of the masks stand for, as markup; "" for keypoints."""
+    if not hasattr(result, "classes"):
+        return ""
+    rows = [row["category_id"] - 1 for row in result.to_coco()]
+    names, colors = result.classes.names, result.classes.colors
+    chips = (f'<span><i style="background: rgb{tuple(colors[i])}"></i>{html.escape(names[i])}</span>' for i in rows)
+    return f'<p class="key">{" ".join(chips)}</p>'
 
 
 def unused(boxes: Any, rows: Boxes) -> str:

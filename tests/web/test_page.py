@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 from fastapi import FastAPI
 
+from polarpix.demo.figures import FIGURE_CLASSES
 from polarpix.images import read_image, write_image
 from polarpix.predict import PosePredictor
 from polarpix.web.page import Visit, local_only, said
@@ -58,6 +60,8 @@ def test_masks_fill_it_too_and_boxes_are_said_to_be_unused(visit: Visit, path: s
     assert coco[0]["segmentation"]["size"] == [40, 60]
     assert [one.interactive for one in files] == [True, True, True]
     assert "were not used" in line
+    names = [FIGURE_CLASSES.names[row["category_id"] - 1] for row in coco]
+    assert re.findall(r"</i>(\w+)", line) == names
 
 
 def test_what_goes_wrong_is_a_line_on_the_page(visit: Visit, path: str, tmp_path: Path) -> None:
