@@ -361,9 +361,8 @@ def main() -> None:
     }
     write_text(out, json.dumps(record, indent=2) + "\n")
     for key, value in record["kinds"].items():
-        print(
-            f"{key:<16}{value['requests']:>6}  {value['statuses']}  busy {value['told_to_come_back']}  median {value['median_seconds']:.3f} s"
-        )
+        told, median = value["told_to_come_back"], value["median_seconds"]
+        print(f"{key:<16}{value['requests']:>6}  {value['statuses']}  busy {told}  median {median:.3f} s")
     print(f"memory {found['before']:.0f} -> {found['after']:.0f} MB (highest {found['highest']:.0f}); {seconds:.0f} s")
     for line, true in held.items():
         print(f"{'yes' if true else 'NO '}  {line}")
