@@ -14,7 +14,7 @@ from polarpix.errors import InputError
 from polarpix.images import decode_image
 from polarpix.types import UInt8Array
 
-__all__ = ["Limits", "RefusedError", "open_picture", "read_boxes"]
+__all__ = ["Limits", "RefusedError", "check_rows", "open_picture", "read_boxes"]
 
 # Pillow knows many more, some of which call other programs.
 FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "BMP", "GIF", "PPM")
