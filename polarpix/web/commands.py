@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
+
 from polarpix.errors import InputError
 
 __all__ = ["serve"]
@@ -33,13 +35,9 @@ def serve(
         timeout: seconds for one answer.
         upload_timeout: seconds for a client to send its request.
     """
-    try:
-        import fastapi_swagger  # noqa: F401
-        import gradio  # noqa: F401
-        import python_multipart  # noqa: F401
-        import uvicorn  # noqa: F401
-    except ImportError as error:
-        raise InputError(f"serve needs {error.name}, which is not installed: pip install 'polarpix[serve]'") from None
+    for name in ("gradio", "fastapi", "uvicorn", "python_multipart", "fastapi_swagger"):
+        if find_spec(name) is None:  # not imported yet: gradio makes folders where it is told to at that moment
+            raise InputError(f"serve needs {name}, which is not installed: pip install 'polarpix[serve]'")
     from polarpix.web.limits import Limits
     from polarpix.web.server import run_server
 

@@ -137,18 +137,21 @@ def test_the_process_writes_in_its_own_folder_and_ends_cleanly(
     with subprocess.Popen(
         command, cwd=places["work"], env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     ) as process:
-        assert process.stdout is not None
-        lines = [process.stdout.readline() for _ in range(3)]
-        address = re.search(r"http://127\.0\.0\.1:\d+", lines[0])
-        assert address, lines
-        large = photo((2000, 1500), "BMP")  # 9 MB, more than stays in memory
-        answer = httpx.post(f"{address[0]}/api/overlay", files={"image": ("a.bmp", large)}, timeout=60)
-        assert answer.status_code == 200
-        assert httpx.get(address[0]).status_code == 200
-        there = list(places["tmp"].iterdir())
-        assert [path.name.startswith("polarpix-serve-") for path in there] == [True]
-        process.send_signal(signal.SIGINT)
-        out, errors = process.communicate(timeout=60)
+        try:
+            assert process.stdout is not None
+            lines = [process.stdout.readline() for _ in range(3)]
+            address = re.search(r"http://127\.0\.0\.1:\d+", lines[0])
+            assert address, lines
+            large = photo((2000, 1500), "BMP")  # 9 MB, more than stays in memory
+            answer = httpx.post(f"{address[0]}/api/overlay", files={"image": ("a.bmp", large)}, timeout=60)
+            assert answer.status_code == 200
+            assert httpx.get(address[0]).status_code == 200
+            there = list(places["tmp"].iterdir())
+            assert [path.name.startswith("polarpix-serve-") for path in there] == [True]
+            process.send_signal(signal.SIGINT)
+            out, errors = process.communicate(timeout=60)
+        finally:
+            process.kill()
     assert (process.returncode, out, errors) == (0, "stopped\n", "")
     assert [list(place.iterdir()) for place in places.values()] == [[], [], []]
 
