@@ -130,7 +130,9 @@ def test_the_process_writes_in_its_own_folder_and_ends_cleanly(
         "HOME": str(places["home"]),
         "TMPDIR": str(places["tmp"]),
         "OMP_NUM_THREADS": "1",
-        "TORCH_HOME": str(Path(torch.hub.get_dir()).parent),  # where compiled loops are kept, as for every command
+        # Caches of the user, which every command uses: compiled loops, and matplotlib's list of fonts.
+        "TORCH_HOME": str(Path(torch.hub.get_dir()).parent),
+        "MPLCONFIGDIR": os.environ.get("MPLCONFIGDIR", str(tmp_path / "fonts")),
         "PYTHONPATH": str(Path(cli.__file__).parents[1]),
     }
     command = [sys.executable, "-m", "polarpix", "serve", str(pose_folder), "--port", "0", "--device", "cpu"]
