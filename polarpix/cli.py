@@ -17,6 +17,7 @@ from polarpix import commands
 from polarpix.bench import commands as bench
 from polarpix.errors import InputError, TerminatedError
 from polarpix.review import commands as review
+from polarpix.web.commands import serve
 from polarpix.zoo import MODELS
 
 __all__ = ["BENCHES", "COMMANDS", "GROUPS", "main"]
@@ -25,6 +26,7 @@ COMMANDS: dict[str, Callable[..., int]] = {
     "train": commands.train,
     "eval": commands.evaluate,
     "predict": commands.predict,
+    "serve": serve,
     "explain": review.explain,
     "compare": review.compare,
     "publish": commands.publish,

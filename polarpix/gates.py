@@ -15,10 +15,15 @@ from torch import Tensor, nn
 from polarpix.errors import InputError
 from polarpix.psa import PolarizedSelfAttention
 
-__all__ = ["GateSpread", "Gates", "gate_spread", "record_gates"]
+__all__ = ["GateSpread", "Gates", "attention_blocks", "gate_spread", "record_gates"]
 
 Gates = dict[str, tuple[Tensor | None, Tensor | None]]
 """Module name -> channel gate [B, C, 1, 1] and spatial gate [B, 1, H, W]; None for a branch the block does not have."""
+
+
+def attention_blocks(model: nn.Module) -> dict[str, PolarizedSelfAttention]:
+    """The polarized self-attentions of a network by module name, in the network's order."""
+    return {name: block for name, block in model.named_modules() if isinstance(block, PolarizedSelfAttention)}
 
 
 @torch.no_grad()
@@ -32,7 +37,7 @@ def record_gates(model: nn.Module, image: Tensor) -> Gates:
     Raises:
         InputError: the network has no such block.
     """
-    blocks = {name: block for name, block in model.named_modules() if isinstance(block, PolarizedSelfAttention)}
+    blocks = attention_blocks(model)
     if not blocks:
         raise InputError(f"{type(model).__name__} has no polarized self-attention: train it with attention psa_p")
     gates: Gates = {}

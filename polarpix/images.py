@@ -67,14 +67,18 @@ def read_image(path: str | Path) -> UInt8Array:
     Raises:
         InputError: the file is missing, is no image, is cut off, or holds values that have no reading as a picture.
     """
-    return decode_image(_read_bytes(Path(path), "image"), path)
+    return decode_image(_read_bytes(Path(path), "image"), str(path))
 
 
-def decode_image(data: bytes, path: str | Path) -> UInt8Array:
-    """The picture that the bytes of a file hold, as :func:`read_image` gives it; ``path`` is named in errors.
+def decode_image(data: bytes, name: str) -> UInt8Array:
+    """The picture in the bytes of a file, as :func:`read_image` gives it.
+
+    Args:
+        data: the whole file.
+        name: what errors call it.
 
     Raises:
-        InputError: no image, cut off, or values that have no reading as a picture.
+        InputError: it is no image, is cut off, or holds values that have no reading as a picture.
     """
     try:
         with Image.open(io.BytesIO(data)) as picture:
@@ -87,13 +91,13 @@ def decode_image(data: bytes, path: str | Path) -> UInt8Array:
                     return orient(np.asarray(cv2.cvtColor(decoded, cv2.COLOR_BGR2RGB), np.uint8), orientation)
             return orient(from_pillow(picture), orientation)
     except InputError as error:
-        raise InputError(f"{path}: {error}") from None
+        raise InputError(f"{name}: {error}") from None
     except UnidentifiedImageError:
-        return _read_tiff(path, data)
+        return _read_tiff(name, data)
     except Image.DecompressionBombError:
-        raise InputError(f"{path}: image is too large to be read safely: cut it into smaller images") from None
+        raise InputError(f"{name}: image is too large to be read safely: cut it into smaller images") from None
     except (OSError, SyntaxError, ValueError, EOFError) as error:
-        raise InputError(f"{path}: image is damaged or cut off ({error}): fetch or save it again") from None
+        raise InputError(f"{name}: image is damaged or cut off ({error}): fetch or save it again") from None
 
 
 def read_label(path: str | Path) -> UInt8Array:
@@ -278,16 +282,16 @@ def _read_bytes(path: Path, what: str) -> bytes:
     return data
 
 
-def _read_tiff(path: str | Path, data: bytes) -> UInt8Array:
+def _read_tiff(name: str, data: bytes) -> UInt8Array:
     """Float RGB and other TIFF files that Pillow has no mode for."""
     array = None
     if data[:4] in (b"II*\0", b"MM\0*"):
         array = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
     if array is None:
-        raise InputError(f"{path}: not an image, or cut off at its start: give JPEG, PNG, TIFF, WebP, BMP or GIF")
+        raise InputError(f"{name}: not an image, or cut off at its start: give JPEG, PNG, TIFF, WebP, BMP or GIF")
     if array.ndim == 3 and array.shape[2] >= 3:
         array[:, :, :3] = array[:, :, 2::-1].copy()
     try:
         return to_rgb(array)
     except InputError as error:
-        raise InputError(f"{path}: {error}") from None
+        raise InputError(f"{name}: {error}") from None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -88,12 +89,29 @@ PAGES: dict[str, dict[str, Any]] = {
 }
 
 
+def find_chromium() -> str | None:
+    """A Chromium on this machine."""
+    return next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "chrome"))), None)
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Leave out what needs a GPU or a C compiler where there is none, and Triton's interpreter where it is not used."""
+    if find_chromium() is None:
+        for item in items:
+            if item.get_closest_marker("browser"):
+                item.add_marker(pytest.mark.skip(reason="no Chromium on the PATH: install chromium"))
     absent = {"interpreter" if torch.cuda.is_available() else "gpu"} | ({"compiler"} if loops.why_not() else set())
     left_out = [item for item in items if absent & {marker.name for marker in item.iter_markers()}]
     config.hook.pytest_deselected(items=left_out)
     items[:] = [item for item in items if item not in left_out]
+
+
+@pytest.fixture(scope="session")
+def chromium() -> str:
+    """The program that tests of the marker `browser` drive."""
+    found = find_chromium()
+    assert found is not None
+    return found
 
 
 @pytest.fixture(scope="session")

@@ -7,7 +7,7 @@ from torch import nn
 
 from polarpix.attention import build_attention
 from polarpix.errors import InputError
-from polarpix.gates import gate_spread, record_gates
+from polarpix.gates import attention_blocks, gate_spread, record_gates
 
 
 def network(*names: str) -> nn.Sequential:
@@ -28,6 +28,11 @@ def test_gates_are_those_of_the_blocks_own_input() -> None:
         torch.testing.assert_close(gates[name][0], channel)
         torch.testing.assert_close(gates[name][1], spatial)
         x = net[int(name)](x)
+
+
+def test_blocks_are_named_in_order_without_a_pass() -> None:
+    net = network("psa_p", "se", "psa_channel")
+    assert attention_blocks(net) == {"1": net[1], "3": net[3]}
 
 
 def test_a_single_branch_has_one_gate_and_the_network_is_left_as_it_was() -> None:

@@ -19,6 +19,7 @@ from polarpix.images import (
     IMAGENET_MEAN,
     IMAGENET_STD,
     check_place,
+    decode_image,
     list_images,
     normalize,
     read_image,
@@ -120,6 +121,16 @@ def test_a_cut_off_image_says_so(tmp_path: Path, suffix: str, share: float) -> N
     path.write_bytes(data[: int(len(data) * share)])
     with pytest.raises(InputError, match=rf"a\.{suffix}.*cut off"):
         read_image(path)
+
+
+def test_a_file_in_memory_is_read_as_from_disk_under_its_own_name(tmp_path: Path) -> None:
+    path = tmp_path / "a.png"
+    write_image(path, np.random.default_rng(0).integers(0, 256, (20, 30, 3), dtype=np.uint8))
+    np.testing.assert_array_equal(decode_image(path.read_bytes(), "upload"), read_image(path))
+    with pytest.raises(InputError, match=r"^upload: image is damaged or cut off"):
+        decode_image(path.read_bytes()[:-400], "upload")
+    with pytest.raises(InputError, match=r"^upload: not an image"):
+        decode_image(b"hello", "upload")
 
 
 def test_missing_empty_and_foreign_files(tmp_path: Path) -> None:

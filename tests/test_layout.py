@@ -27,7 +27,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("hub",),
     ("predict", "box_files", "detectors", "outputs", "summary", "costs"),
     ("predict_files", "ray_predict", "demo.run", "checkpoints", "bench"),
-    ("review",),
+    ("review", "web"),
     ("commands",),
     ("cli",),
     ("__main__",),
@@ -45,6 +45,11 @@ ONLY_IN = {
     "ray": ("ray_predict",),
     "transformers": ("detectors",),
     "supervision": ("results",),
+    "fastapi": ("web.*",),
+    "fastapi_swagger": ("web.*",),
+    "starlette": ("web.*",),
+    "pydantic": ("web.*",),
+    "uvicorn": ("web.*",),
     "pycocotools": (),
     "matplotlib": (),
 }
@@ -70,6 +75,8 @@ TESTED_IN = {
     "psa.tiles": "psa/test_kernels",
     "psa.kernels_grad": "psa/test_kernels",
     "psa.kernels_weight": "psa/test_kernels",
+    "web.answers": "web/test_api",
+    "web.commands": "web/test_server",
 }
 MAX_LINES = 320  # blank ones aside
 

@@ -1,0 +1,1 @@
+"""The server: a page and a JSON endpoint around predictors."""
