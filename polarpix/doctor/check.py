@@ -60,11 +60,12 @@ def check(
     places = list(dict.fromkeys(_places(pose, masks)))  # (split, file)
     labels = [label for split in (masks.splits if masks else []) for _, label in split.pairs if label]
     facts, label_facts = scan([file for _, file in places], labels, workers, quiet)
-    for one in (*facts.values(), *label_facts.values()):
-        if one.error == "missing":
-            found.add("missing_file", one.file, "no such file")
-        elif one.error:
-            found.add("corrupt", one.file, one.error)
+    errors = [(one.file, one.error) for one in facts.values()]
+    for file, error in errors + [(one.file, one.error) for one in label_facts.values()]:
+        if error == "missing":
+            found.add("missing_file", file, "no such file")
+        elif error:
+            found.add("corrupt", file, error)
     result = Checkup(str(path), found)
     for split, _ in places:
         result.images[split] = result.images.get(split, 0) + 1
@@ -146,7 +147,9 @@ def shares(result: Checkup) -> list[str]:
 
 def share(total: npt.NDArray[np.int64], values: dict[str, int]) -> dict[str, float]:
     """Class -> percent of the pixels [256] that are of any class."""
-    counts = {name: int(total[value]) for name, value in values.items() if value != 255 or set(values.values()) == {0, 255}}
+    counts = {
+        name: int(total[value]) for name, value in values.items() if value != 255 or set(values.values()) == {0, 255}
+    }
     whole = max(sum(counts.values()), 1)
     return {name: 100 * counts.get(name, 0) / whole for name in values}
 

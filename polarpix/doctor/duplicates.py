@@ -121,9 +121,7 @@ def _candidates(
                 start = stop
 
 
-def _differing(
-    words: UInt8Array, first: npt.NDArray[np.int64], second: npt.NDArray[np.int64]
-) -> npt.NDArray[np.int64]:
+def _differing(words: UInt8Array, first: npt.NDArray[np.int64], second: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
     """Bits that differ between fingerprints."""
     return np.asarray(ONES[words[first] ^ words[second]].sum(axis=1), np.int64)
 

@@ -64,7 +64,9 @@ KINDS: dict[str, Kind] = {
     "duplicate_image_id": Kind("error", "image id occurs more than once", "number the images anew"),
     "duplicate_annotation_id": Kind("error", "annotation id occurs more than once", "number the annotations anew"),
     "unknown_image": Kind("error", "annotation of an image that is not listed", "add the image or drop the annotation"),
-    "unknown_category": Kind("error", "annotation of a category that is not listed", "add the category, or mend the id"),
+    "unknown_category": Kind(
+        "error", "annotation of a category that is not listed", "add the category, or mend the id"
+    ),
     "bad_entry": Kind("error", "entry is not what COCO means", "mend the entry as the line says"),
     "swapped_sides": Kind(
         "warning", "left and right look swapped", "look at the pictures and exchange the keypoints of the pair"
@@ -83,7 +85,9 @@ KINDS: dict[str, Kind] = {
         "note", "EXIF turns the image, and sizes do not tell for which the annotations are", "look at the pictures"
     ),
     "mirrored": Kind(
-        "note", "pose mirrors most others: seen from the other side, or left and right exchanged", "look at the pictures"
+        "note",
+        "pose mirrors most others: seen from the other side, or left and right exchanged",
+        "look at the pictures",
     ),
     "void_label": Kind("note", "label is all ignore", "leave the image out"),
     "twice": Kind("note", "the same image twice in one split", "keep one of them"),
@@ -149,9 +153,7 @@ class Findings:
 
     def __iter__(self) -> Iterator[Finding]:
         order = list(KINDS)
-        return iter(
-            sorted(self._found.values(), key=lambda one: (LEVELS.index(one.kind.level), order.index(one.name)))
-        )
+        return iter(sorted(self._found.values(), key=lambda one: (LEVELS.index(one.kind.level), order.index(one.name))))
 
     def __contains__(self, name: str) -> bool:
         return name in self._found

@@ -58,9 +58,7 @@ class MaskView:
     training: str = "train"
 
 
-def look(
-    path: str | Path, format: str, images: str, found: Findings
-) -> tuple[PoseView | None, MaskView | None]:
+def look(path: str | Path, format: str, images: str, found: Findings) -> tuple[PoseView | None, MaskView | None]:
     """The data at a path.
 
     Args:
@@ -163,9 +161,11 @@ def coco(root: Path, found: Findings) -> PoseView | None:
             except (OSError, ValueError) as error:
                 found.add("unreadable_table", file, f"not JSON ({error})")
                 continue
-            keypoints = any(isinstance(c, dict) and c.get("keypoints") for c in table.get("categories", [])) if (
-                _is_coco(table)
-            ) else False
+            keypoints = (
+                any(isinstance(c, dict) and c.get("keypoints") for c in table.get("categories", []))
+                if (_is_coco(table))
+                else False
+            )
             if keypoints:
                 view.splits.append(_table(file, None))
     return view if view.splits else None
@@ -185,7 +185,9 @@ def folder(root: Path, found: Findings) -> MaskView | None:
     if not (root / "labels").is_dir():
         return None
     folders = [p for p in _folders(root / "images") if (root / "labels" / p.name).is_dir()]
-    if not folders or not any(file.suffix.lower() != ".txt" for p in folders for file in (root / "labels" / p.name).iterdir()):
+    if not folders or not any(
+        file.suffix.lower() != ".txt" for p in folders for file in (root / "labels" / p.name).iterdir()
+    ):
         return None
     return MaskView("folder", [_paired(p.name, p, root / "labels" / p.name, found) for p in folders])
 

@@ -141,9 +141,7 @@ def _check_numbered(view: MaskView, labels: list[tuple[Path, LabelFacts]], found
     return True
 
 
-def _check_values(
-    view: MaskView, labels: list[tuple[Path, LabelFacts]], everything: Counts, found: Findings
-) -> None:
+def _check_values(view: MaskView, labels: list[tuple[Path, LabelFacts]], everything: Counts, found: Findings) -> None:
     """Values that mean nothing, and what they may have come from."""
     if view.format == "cityscapes":
         _check_cityscapes(labels, everything, found)
@@ -172,7 +170,7 @@ def _check_cityscapes(labels: list[tuple[Path, LabelFacts]], everything: Counts,
     trains = [(i, f) for i, f in labels if f.file.name.endswith("_labelTrainIds.png")]
     in_ids = np.sum([_counts(f) for _, f in ids], axis=0) if ids else np.zeros(256, np.int64)
     in_trains = np.sum([_counts(f) for _, f in trains], axis=0) if trains else np.zeros(256, np.int64)
-    # Of the ids evaluated, vegetation 21, sky 23 and car 26 are on nearly every picture; as training ids none is above 18.
+    # Vegetation 21, sky 23 and car 26 are on nearly every picture; no training id is above 18.
     if in_ids[:19].any() and not in_ids[19:34].any() and (in_ids[[0, 1, 2, 5]].all() or in_ids[255]):
         image, label = max(ids, key=lambda one: len(_values(_counts(one[1]))))
         detail = f"{len(ids)} files hold nothing in 19 .. 33, as only training ids do"

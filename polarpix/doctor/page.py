@@ -34,7 +34,7 @@ def write_page(result: Checkup, path: str | Path) -> None:
     for finding in found:
         cases = finding.worst()
         rows: list[list[Value]] = [[case.file, case.detail] for case in cases[:ROWS]]
-        pictures = []
+        pictures: list[tuple[str, UInt8Array]] = []
         for case in cases:
             if len(pictures) < PICTURES and (drawn := draw_case(case, result.skeletons)) is not None:
                 pictures.append((f"{Path(case.file).name}: {case.detail}", drawn))
@@ -43,7 +43,7 @@ def write_page(result: Checkup, path: str | Path) -> None:
         sections.append(Section(title, text, Table(["where", "what"], rows), pictures))
     report = Report(
         title=f"Data check of {Path(result.path).name}",
-        subtitle=f"{' and '.join(result.kinds)}: {'trouble was found' if result.found.serious() else 'no trouble found'}",
+        subtitle=f"{' and '.join(result.kinds)}: {'' if result.found.serious() else 'no '}trouble found",
         summary=[("images", sum(result.images.values())), *((f"kinds of {name}", n) for name, n in levels.items())],
         sections=sections,
         conditions={"path": result.path},
@@ -57,7 +57,7 @@ def _split_section(result: Checkup) -> Section:
         rows: list[list[Value]] = [[split, n, result.instances.get(split)] for split, n in result.images.items()]
         return Section("What was looked at", table=Table(["split", "images", "instances"], rows))
     columns = {split: share(total, result.class_values) for split, total in result.pixels.items()}
-    table = [[name, *(column[name] for column in columns.values())] for name in result.class_values]
+    table: list[list[Value]] = [[name, *(column[name] for column in columns.values())] for name in result.class_values]
     text = "Images: " + ", ".join(f"{split} {n:,}" for split, n in result.images.items()) + "."
     text += "\n\nPercent of the labelled pixels of each split:"
     return Section("What was looked at", text, Table(["class", *columns], table))

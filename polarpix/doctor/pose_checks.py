@@ -67,7 +67,9 @@ def _check_sigmas(schema: KeypointSchema, file: Path, found: Findings) -> None:
     listed = list(zip(schema.names, schema.sigmas, strict=True))
     for name, sigma in listed:
         if not SMALLEST <= sigma <= LARGEST:
-            found.add("odd_sigmas", file, f"{name} has sigma {sigma:g}; plausible are {SMALLEST:g} to {LARGEST:g}", sigma)
+            found.add(
+                "odd_sigmas", file, f"{name} has sigma {sigma:g}; plausible are {SMALLEST:g} to {LARGEST:g}", sigma
+            )
     for a, b in schema.flip_pairs:
         low, high = sorted((schema.sigmas[a], schema.sigmas[b]))
         if high > UNEVEN * low:
@@ -104,9 +106,7 @@ def check_pose(
     return counts
 
 
-def _check_sides(
-    schema: KeypointSchema, name: str, rows: list[tuple[str, str, Any, Shown]], found: Findings
-) -> None:
+def _check_sides(schema: KeypointSchema, name: str, rows: list[tuple[str, str, Any, Shown]], found: Findings) -> None:
     """Left and right of all poses of one skeleton."""
     if not rows:
         return
@@ -117,7 +117,7 @@ def _check_sides(
         marked = tuple(end for pair in ends for end in pair)
         pairs = ", ".join(f"{schema.names[a]}/{schema.names[b]}" for a, b in ends)
         what = "all pairs" if len(ends) == len(schema.flip_pairs) > 1 else pairs
-        detail = f"{where}: {what}, {swap.ratio:.1f} times as clear as the median pose is right"
+        detail = f"{where}: {what}, as clearly as {swap.ratio:.1f} times the median pose is right"
         drawn = Shown(shown.image, shown.points, marked, name, shown.box)
         found.add("mirrored" if swap.view else "swapped_sides", file, detail, swap.ratio, drawn)
 
@@ -156,7 +156,7 @@ class _Split:
             path = self.files[entry["id"]]
             facts = self.facts.get(path)
             size = (entry.get("height"), entry.get("width"))
-            if not all(_is_number(side) and side >= 1 for side in size):
+            if not all(_is_number(side) and float(side or 0) >= 1 for side in size):
                 add("bad_entry", file, f"image {entry['id']} has height, width {size}: give its size in pixels")
                 size = facts.size if facts and not facts.error else (math.inf, math.inf)
             self.sizes[entry["id"]] = (float(size[0]), float(size[1]))  # type: ignore[arg-type]  # numbers by now
@@ -234,7 +234,7 @@ class _Split:
             return None
         H, W = self.sizes.get(note["image_id"], (math.inf, math.inf))
         x, y = points[:, 0], points[:, 1]
-        beyond = np.maximum.reduce([-x, x - W, -y, y - H])
+        beyond = np.maximum.reduce([-0.5 - x, x - W, -0.5 - y, y - H])  # as CocoKeypoints takes it
         shown = Shown(path, _drawn(points), (), name, box)
         for k in np.flatnonzero(there & (beyond > 0)):
             detail = f"{where}: {schema.names[k]} at {x[k]:g}, {y[k]:g} in an image of {W:g}x{H:g}"

@@ -111,7 +111,9 @@ def label_facts(file: Path) -> LabelFacts:
     if array.dtype.kind == "f" and (array != np.floor(array)).any():
         return LabelFacts(file, "label map holds fractions, not class indices", size)
     if array.min() < 0 or array.max() > 255:
-        return LabelFacts(file, f"label map holds values {array.min()}..{array.max()}, not class indices in 0..255", size)
+        return LabelFacts(
+            file, f"label map holds values {array.min()}..{array.max()}, not class indices in 0..255", size
+        )
     counts = np.bincount(array.astype(np.uint8).ravel(), minlength=256).astype(np.int64)
     return LabelFacts(file, "", size, counts, lossy, (), digest)
 

@@ -1,12 +1,12 @@
 """Left and right that look swapped, by the data's own statistics; nothing is known of any body but its mirror pairs.
 
-A hypothesis is a set S of mirror pairs whose two keypoints may have been exchanged. Under it some measures of a pose turn
-into their opposite: how the vectors from left to right of a pair in S and of one outside S point along each other, and on
-which side of a line between the middles of two pairs (or keypoints of the middle) a pair's right lies. A logistic model
-without constant learns, over the whole set, to tell poses as annotated from the same with S exchanged. Its log-odds for a
-pose come from a model that has not seen it (five folds). Where the model knows the side of nearly all poses, one that is
-exchanged as clearly as the median one is right stands out; where a set does not tell (a body without a face, seen from
-ahead or from behind), nothing is said.
+A hypothesis is a set S of mirror pairs whose two keypoints may have been exchanged. Under it some measures of a pose
+turn into their opposite: how the vectors from left to right of a pair in S and of one outside S point along each
+other, and on which side of a line between the middles of two pairs (or keypoints of the middle) a pair's right lies.
+A logistic model without constant learns, over the whole set, to tell poses as annotated from the same with S
+exchanged. Its log-odds for a pose come from a model that has not seen it (five folds). Where the model knows the side
+of nearly all poses, one that is exchanged as clearly as the median one is right stands out; where a set does not tell
+(a body without a face, seen from ahead or from behind), nothing is said.
 """
 
 from __future__ import annotations
@@ -140,9 +140,9 @@ class _Poses:
 def exchanged(odds: Array, whole: bool) -> npt.NDArray[np.bool_]:
     """Which log-odds [n] tell of an exchange.
 
-    Many exchanged poses make a second hill below zero, a valley apart from the first: all beyond the valley are meant. A
-    few lie in the tail: only what is as clearly wrong as the median pose is right is meant. A body seen from behind may
-    look like one with all its pairs exchanged, so for the whole the hills must lie far apart.
+    Many exchanged poses make a second hill below zero, a valley apart from the first: all beyond the valley are
+    meant. A few lie in the tail: only what is as clearly wrong as the median pose is right is meant. A body seen from
+    behind may look like one with all its pairs exchanged, so for the whole the hills must lie far apart.
     """
     median = float(np.median(odds))
     none = np.zeros(len(odds), bool)
@@ -162,8 +162,8 @@ def exchanged(odds: Array, whole: bool) -> npt.NDArray[np.bool_]:
 def log_odds(measures: Array) -> Array:
     """Log-odds [n] of each pose as annotated against exchanged, from models that have not seen it.
 
-    Poses that look clearly exchanged are left out of the learning in the next round, so that many of them do not make the
-    model doubt.
+    Poses that look clearly exchanged are left out of the learning in the next round, so that many of them do not make
+    the model doubt.
     """
     n = len(measures)
     rng = np.random.default_rng(0)
