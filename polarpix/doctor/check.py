@@ -109,8 +109,9 @@ def _class_values(masks: MaskView, pixels: dict[str, npt.NDArray[np.int64]]) -> 
     """Class name -> value in the files; the values themselves where nobody named the classes."""
     everything = np.sum(list(pixels.values()), axis=0) if pixels else np.zeros(256, np.int64)
     if masks.classes is None:
-        return {str(value): int(value) for value in np.flatnonzero(everything)}
-    values = list(range(len(masks.classes.names)))
+        values = np.flatnonzero(everything).tolist()
+        return {str(value): value for value in values if value != 255 or values == [0, 255]}
+    values = [*range(len(masks.classes.names))]
     if masks.classes is CITYSCAPES and everything[19:34].any():
         values = cityscapes_label_ids(np.arange(19, dtype=np.uint8)).tolist()
     return dict(zip(masks.classes.names, values, strict=True))
@@ -147,9 +148,7 @@ def shares(result: Checkup) -> list[str]:
 
 def share(total: npt.NDArray[np.int64], values: dict[str, int]) -> dict[str, float]:
     """Class -> percent of the pixels [256] that are of any class."""
-    counts = {
-        name: int(total[value]) for name, value in values.items() if value != 255 or set(values.values()) == {0, 255}
-    }
+    counts = {name: int(total[value]) for name, value in values.items()}
     whole = max(sum(counts.values()), 1)
     return {name: 100 * counts.get(name, 0) / whole for name in values}
 

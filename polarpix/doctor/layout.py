@@ -134,6 +134,8 @@ def _table(file: Path, folder: Path | None, name: str = "") -> PoseSplit:
     table = parse_json(file)[0]
     if not _is_coco(table):
         raise InputError(f"{file}: not a COCO keypoint file: it needs the lists images, annotations and categories")
+    if folder is None and not table["images"]:
+        folder = file.parent  # of which nothing is wanted
     if folder is None:
         first = next((str(i["file_name"]) for i in table["images"] if isinstance(i, dict) and i.get("file_name")), "")
         last = file.stem.rpartition("_")[2]
@@ -167,7 +169,10 @@ def coco(root: Path, found: Findings) -> PoseView | None:
                 else False
             )
             if keypoints:
-                view.splits.append(_table(file, None))
+                try:
+                    view.splits.append(_table(file, None))
+                except InputError as error:
+                    found.add("missing_file", file, str(error).removeprefix(f"{file}: "))
     return view if view.splits else None
 
 

@@ -15,6 +15,7 @@ from polarpix.doctor.findings import Findings, Shown
 from polarpix.doctor.layout import PoseSplit, PoseView
 from polarpix.doctor.scan import ImageFacts
 from polarpix.doctor.sides import find_swaps
+from polarpix.doctor.tables import safe_name
 from polarpix.errors import InputError
 from polarpix.pose.schema import schema_from_category
 from polarpix.types import KeypointSchema
@@ -22,13 +23,14 @@ from polarpix.types import KeypointSchema
 __all__ = ["check_pose", "image_files", "schemas"]
 
 SMALLEST, LARGEST = 0.005, 0.3  # OKS sigmas in between are plausible; COCO's are .025 to .107
+MEAN = 0.0669  # of COCO's
 UNEVEN = 2.0  # factor between the sigmas of a mirror pair above which they are odd
 
 
 def image_files(split: PoseSplit) -> dict[int, Path]:
-    """Image id -> file, of the entries that have both."""
-    entries = [one for one in split.table["images"] if isinstance(one, dict)]
-    return {e["id"]: split.folder / str(e["file_name"]) for e in entries if _is_id(e.get("id")) and e.get("file_name")}
+    """Image id -> file, of the entries that have both; a file that is not below the folder is not looked at."""
+    entries = [one for one in split.table["images"] if isinstance(one, dict) and _is_id(one.get("id"))]
+    return {one["id"]: split.folder / one["file_name"] for one in entries if _is_inside(one.get("file_name"))}
 
 
 def schemas(view: PoseView, found: Findings) -> dict[str, KeypointSchema]:
@@ -39,25 +41,30 @@ def schemas(view: PoseView, found: Findings) -> dict[str, KeypointSchema]:
             name = str(category.get("name")) if isinstance(category, dict) else ""
             if not name or name in skeletons or not category.get("keypoints"):
                 continue
-            try:
-                with warnings.catch_warnings():
-                    warnings.simplefilter("ignore")
-                    schema = schema_from_category(category, str(split.file))
-            except InputError as error:
-                kind = "odd_sigmas" if "sigma" in str(error) else "bad_entry"
-                found.add(kind, split.file, str(error).removeprefix(f"{split.file}: "))
-                bare = {key: value for key, value in category.items() if key != "sigmas"}
-                with warnings.catch_warnings():
-                    warnings.simplefilter("ignore")
-                    try:
-                        schema = schema_from_category(bare, str(split.file))
-                    except InputError:
-                        continue
-            if view.schema is not None and view.schema.names == schema.names:
+            schema = _schema(category, split.file, found)
+            if schema is not None and view.schema is not None and view.schema.names == schema.names:
                 schema = view.schema
-            skeletons[name] = schema
-            _check_sigmas(schema, split.file, found)
+            if schema is not None:
+                skeletons[name] = schema
+                _check_sigmas(schema, split.file, found)
     return skeletons
+
+
+def _schema(category: dict[str, Any], file: Path, found: Findings) -> KeypointSchema | None:
+    """The skeleton of a category; one whose sigmas are no sigmas is taken as if they had been COCO's mean."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # which defaults are used is a note of its own
+        try:
+            return schema_from_category(category, str(file))
+        except InputError as error:
+            found.add(
+                "odd_sigmas" if "sigma" in str(error) else "bad_entry", file, str(error).removeprefix(f"{file}: ")
+            )
+        try:
+            names = category["keypoints"]
+            return schema_from_category({**category, "sigmas": [MEAN] * len(names)}, str(file))
+        except InputError:
+            return None
 
 
 def _check_sigmas(schema: KeypointSchema, file: Path, found: Findings) -> None:
@@ -117,7 +124,7 @@ def _check_sides(schema: KeypointSchema, name: str, rows: list[tuple[str, str, A
         marked = tuple(end for pair in ends for end in pair)
         pairs = ", ".join(f"{schema.names[a]}/{schema.names[b]}" for a, b in ends)
         what = "all pairs" if len(ends) == len(schema.flip_pairs) > 1 else pairs
-        detail = f"{where}: {what}, as clearly as {swap.ratio:.1f} times the median pose is right"
+        detail = f"{where}: {what}, evidence {swap.ratio:.1f} times that for the median pose"
         drawn = Shown(shown.image, shown.points, marked, name, shown.box)
         found.add("mirrored" if swap.view else "swapped_sides", file, detail, swap.ratio, drawn)
 
@@ -147,8 +154,9 @@ class _Split:
         add, file = self.found.add, self.split.file
         known: set[Any] = set()
         for number, entry in enumerate(self.split.table["images"]):
-            if not isinstance(entry, dict) or not _is_id(entry.get("id")) or not entry.get("file_name"):
-                add("bad_entry", file, f"image number {number} needs a whole-numbered id and a file_name")
+            if not isinstance(entry, dict) or not _is_id(entry.get("id")) or not _is_inside(entry.get("file_name")):
+                needs = "a whole-numbered id and a file_name that stays in its folder"
+                add("bad_entry", file, f"image number {number} needs {needs}")
                 continue
             if entry["id"] in known:
                 add("duplicate_image_id", file, f"image id {entry['id']}, again at {entry['file_name']}")
@@ -253,6 +261,13 @@ class _Split:
 def _drawn(points: Any) -> Any:
     """Coordinates [K, 2], not finite where not labelled."""
     return None if points is None else np.where(points[:, 2:] > 0, points[:, :2], np.nan)
+
+
+def _is_inside(name: Any) -> bool:
+    try:
+        return bool(safe_name(name, ""))
+    except InputError:
+        return False
 
 
 def _is_id(value: Any) -> bool:
