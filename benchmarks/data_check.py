@@ -1,11 +1,14 @@
-"""Time of `polarpix data check` on 10,000 pictures of 640x480 with keypoints and label maps: python benchmarks/data_check.py FOLDER OUT.json
+"""Time of `polarpix data check` on 10,000 pictures of 640x480 with keypoints and label maps.
 
-The set is written into FOLDER first, where it is not there yet (about 1 GB); that is not timed. The command then runs as a
-user runs it, page with pictures included. Among the pictures are a hundred copies between the splits, saved anew.
+    python benchmarks/data_check.py FOLDER OUT.json
+
+The set is written into FOLDER first, where it is not there yet (about 1 GB); that is not timed. The command then runs
+as a user runs it, page with pictures included. Among the pictures are a hundred copies between the splits, saved anew.
 """
 
 from __future__ import annotations
 
+import functools
 import json
 import multiprocessing
 import os
@@ -19,8 +22,7 @@ from typing import Any
 
 import cv2
 import numpy as np
-
-from polarpix.engine.evaluate import conditions
+import numpy.typing as npt
 
 SEED = 0
 COUNT, VAL, COPIES = 10_000, 1_000, 100
@@ -33,19 +35,28 @@ def draw(job: tuple[str, int, int]) -> None:
     """Picture and label number i: smooth colours, shapes and grain, so that a JPEG is as large as a photograph's."""
     root, i, quality = job
     rng = np.random.default_rng([SEED, i])
-    picture = cv2.resize(rng.uniform(0, 255, (6, 8, 3)).astype(np.float32), (W, H), interpolation=cv2.INTER_CUBIC)
+    colours = rng.integers(20, 235, (6, 8, 3)).astype(np.uint8)
+    picture = cv2.resize(colours, (W, H), interpolation=cv2.INTER_LINEAR)
     label = np.zeros((H, W), np.uint8)
-    for _ in range(12):
-        centre, axes = rng.integers(0, (W, H)), rng.integers(10, 120, 2)
-        args = (tuple(map(int, centre)), tuple(map(int, axes)), float(rng.uniform(0, 180)), 0, 360)
-        cv2.ellipse(picture, *args, tuple(rng.uniform(0, 255, 3)), -1, cv2.LINE_AA)
-        cv2.ellipse(label, *args, int(rng.integers(1, 8)), -1)
-    grain = np.random.default_rng([SEED, i, quality]).normal(0, 9, (H, W, 1))
+    for _ in range(6):
+        centre, axes = rng.integers(0, (W, H)).tolist(), rng.integers(10, 120, 2).tolist()
+        angle, colour = float(rng.uniform(0, 180)), rng.integers(0, 255, 3).tolist()
+        cv2.ellipse(picture, centre, axes, angle, 0, 360, colour, -1)
+        cv2.ellipse(label, centre, axes, angle, 0, 360, int(rng.integers(1, 8)), -1)
+    left, top = rng.integers(0, 200, 2).tolist()
+    picture = cv2.addWeighted(picture, 0.85, grain()[top : top + H, left : left + W], 0.15, 0)
     split = place(i, quality)
-    data = np.clip(picture + grain, 0, 255).astype(np.uint8)
     name = f"{i:05d}" if quality == 90 else f"{i:05d}_again"
-    cv2.imwrite(f"{root}/images/{split}/{name}.jpg", data, [cv2.IMWRITE_JPEG_QUALITY, quality])
-    cv2.imwrite(f"{root}/labels/{split}/{name}.png", label)
+    cv2.imwrite(f"{root}/images/{split}/{name}.jpg", picture, [cv2.IMWRITE_JPEG_QUALITY, quality])
+    cv2.imwrite(f"{root}/labels/{split}/{name}.png", label, [cv2.IMWRITE_PNG_COMPRESSION, 1])
+
+
+@functools.cache
+def grain() -> npt.NDArray[np.uint8]:
+    """Noise [H + 200, W + 200, 3] that every picture takes a part of."""
+    cv2.setNumThreads(1)
+    noise = np.random.default_rng(SEED).normal(128, 60, (H + 200, W + 200, 1)).clip(0, 255).astype(np.uint8)
+    return np.repeat(noise, 3, axis=2)
 
 
 def place(i: int, quality: int) -> str:
@@ -70,8 +81,8 @@ def write_set(root: Path) -> None:
             angle, centre = rng.uniform(0, 2 * np.pi), rng.uniform((150, 150), (W - 150, H - 150))
             ahead = np.array([np.cos(angle), np.sin(angle)])
             left = np.array([ahead[1], -ahead[0]])
-            points = centre + [80 * ahead, 50 * ahead + 30 * left, 50 * ahead - 30 * left, -100 * ahead]
-            points += rng.normal(0, 3, points.shape)
+            body = np.stack([80 * ahead, 50 * ahead + 30 * left, 50 * ahead - 30 * left, -100 * ahead])
+            points = centre + body + rng.normal(0, 3, body.shape)
             keypoints = [value for x, y in points.round(2).tolist() for value in (x, y, 2)]
             low, span = points.min(axis=0), np.ptp(points, axis=0)
             images.append({"id": number, "file_name": file.name, "width": W, "height": H})
@@ -84,6 +95,8 @@ def write_set(root: Path) -> None:
 
 
 def main() -> None:
+    from polarpix.engine.evaluate import conditions
+
     root, out = Path(sys.argv[1]), Path(sys.argv[2])
     if not (root / "annotations" / "val.json").exists():
         write_set(root)

@@ -110,7 +110,8 @@ def command_parser(name: str) -> Parser:
             parser.add_argument(parameter.name, nargs="+" if kind.startswith("list") else None, **settings)
         else:
             number = {"int": int, "float": float}.get(kind.removesuffix(" | None"), str)
-            parser.add_argument(flag, dest=parameter.name, default=parameter.default, type=number, **settings)
+            settings |= {"dest": parameter.name, "metavar": flag[2:].upper().replace("-", "_")}
+            parser.add_argument(flag, default=parameter.default, type=number, **settings)
     return parser
 
 

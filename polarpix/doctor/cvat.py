@@ -44,10 +44,10 @@ def read_cvat(path: Path, options: Options) -> Table:
     root = _parse(path)
     if root.tag != "annotations":
         raise InputError(f"{path}: begins with <{root.tag}>: export it as 'CVAT for images 1.1'")
-    categories = _categories(root, options, path)
     pictures = root.findall("image")
     if not pictures:
         raise InputError(f"{path}: holds no <image>: export it as 'CVAT for images 1.1'")
+    categories = _categories(root, options, path)
     given = [picture.get("id", "") for picture in pictures]
     keep = all(one.isdecimal() for one in given) and len(set(given)) == len(given)
     table: Table = {"info": {"description": f"converted from {path.name}"}, "images": [], "annotations": []}

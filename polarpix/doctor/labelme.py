@@ -1,9 +1,9 @@
 """LabelMe: a JSON beside each image, keypoints as points, an instance as the shapes of one group.
 
 A rectangle of the group gives its box; it is named as the category. LabelMe knows no hidden points; the flag
-``hidden`` of a point says so here. Like the keys ``image_id``, ``annotation_area`` and ``category_id``, which LabelMe
-keeps when it saves a file, it is read where it is there. Names and their order are those of ``schema.yaml`` in the
-folder, which is written with the files.
+``hidden`` of a point says so here. It and the keys ``image_id``, ``annotation_box`` and ``annotation_area``, which
+LabelMe keeps when it saves a file, are read where they are there. Names and their order are those of ``schema.yaml``
+in the folder, which is written with the files.
 """
 
 from __future__ import annotations
@@ -104,6 +104,10 @@ def _is_point(point: Any) -> bool:
     return numbers and all(isinstance(v, int | float) and math.isfinite(v) for v in point)
 
 
+def _is_box(value: Any) -> bool:
+    return isinstance(value, list) and len(value) == 4 and _is_point(value[:2]) and _is_point(value[2:])
+
+
 def _groups(page: dict[str, Any]) -> dict[Any, list[dict[str, Any]]]:
     """Group -> its points and rectangles; shapes without one belong together."""
     found: dict[Any, list[dict[str, Any]]] = {}
@@ -134,7 +138,8 @@ def _instance(
 ) -> dict[str, Any]:
     names = category["keypoints"]
     points: list[Triple] = [(0, 0, 0)] * len(names)
-    box = area = None
+    box: list[float] | None = None
+    area: float | None = None
     crowd = 0
     for shape in shapes:
         if shape["shape_type"] == "rectangle":
@@ -143,8 +148,11 @@ def _instance(
                     f"{where}: rectangle {shape['label']!r}; the category is {category['name']!r}: mend one"
                 )
             (x0, y0), (x1, y1) = shape["points"]
-            box = shape.get("annotation_box") or [min(x0, x1), min(y0, y1), abs(x1 - x0), abs(y1 - y0)]
-            area, crowd = shape.get("annotation_area"), int(bool(shape["flags"].get("crowd")))
+            box, area = [min(x0, x1), min(y0, y1), abs(x1 - x0), abs(y1 - y0)], None
+            kept = shape.get("annotation_box")
+            if _is_box(kept) and [kept[:2], [kept[0] + kept[2], kept[1] + kept[3]]] == shape["points"]:
+                box, area = kept, shape.get("annotation_area")  # else the rectangle was moved since
+            crowd = int(bool(shape["flags"].get("crowd")))
             continue
         if shape["label"] not in names:
             raise InputError(f"{where}: point {shape['label']!r} is none of {', '.join(names)}: mend its label")

@@ -20,7 +20,7 @@ from tqdm import tqdm
 from polarpix.rgb import exif_orientation, orient
 from polarpix.types import UInt8Array
 
-__all__ = ["THUMB", "ImageFacts", "LabelFacts", "image_facts", "label_facts", "scan"]
+__all__ = ["COLOURS", "THUMB", "ImageFacts", "LabelFacts", "image_facts", "label_facts", "scan"]
 
 THUMB = 32  # side of the grey thumbnail
 POOL_FROM = 400  # files from which processes of their own pay

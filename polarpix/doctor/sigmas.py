@@ -24,7 +24,7 @@ from polarpix.pose.coco_json import find_category, index_pictures, read_area, re
 from polarpix.pose.schema import load_schema, schema_from_category
 from polarpix.types import KeypointSchema
 
-__all__ = ["Sigma", "estimate", "estimate_files", "sigma_schema"]
+__all__ = ["FEWEST", "Sigma", "estimate", "estimate_files", "sigma_schema"]
 
 Array = npt.NDArray[np.float64]
 

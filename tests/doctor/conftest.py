@@ -11,6 +11,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 import pytest
+from hypothesis import strategies as st
 
 from polarpix.images import write_image, write_label
 from polarpix.seg.classes import voc_palette
@@ -87,4 +88,58 @@ def mask_set(tmp_path: Path) -> Path:
             label[10:30, i : i + 20] = 2 if i % 2 else 3
             label[-3:, :] = 255
             write_label(root / "labels" / split / f"{i:02d}.png", label, voc_palette(256))
+    return root
+
+
+def values(draw: Any, low: float, high: float) -> float:
+    """A coordinate with every digit a double holds, or a round one."""
+    number = draw(st.floats(low, high, allow_nan=False, allow_subnormal=False) | st.integers(int(low), int(high)))
+    return 0.0 if abs(number) < 1e-9 else number
+
+
+@st.composite
+def tables(draw: Any, several: bool = False, crowds: bool = True, hidden: bool = True) -> dict[str, Any]:
+    """A COCO keypoint table of small images: any coordinates, also outside the image, ids in no order."""
+    count = draw(st.integers(1, 3))
+    ids = draw(st.lists(st.integers(1, 10**6), min_size=count, max_size=count, unique=True))
+    images = [
+        {"id": id, "file_name": f"{i}{draw(st.sampled_from(['', ' ä', '_x.y']))}.png", "width": 64, "height": 48}
+        for i, id in enumerate(sorted(ids))
+    ]
+    word = st.text(st.characters(categories=["L", "Nd"], max_codepoint=0x2FF), min_size=1, max_size=6)
+    names = draw(st.lists(word, min_size=1, max_size=4, unique_by=str.lower))
+    K = len(names)
+    bones = draw(st.lists(st.tuples(st.integers(1, K), st.integers(1, K)), max_size=2))
+    category = {"id": 1, "name": draw(word), "keypoints": names, "skeleton": [list(bone) for bone in bones]}
+    notes = []
+    for image in images:
+        for _ in range(draw(st.integers(0, 3))):
+            points, seen = [], 0
+            for _ in names:
+                v = draw(st.sampled_from([0, 1, 2] if hidden else [0, 2]))
+                points += [values(draw, -20, 90), values(draw, -20, 90), v] if v else [0, 0, 0]
+                seen += v > 0
+            crowd = draw(st.sampled_from([0, 0, 0, 1])) if crowds else 0
+            box = [values(draw, -5, 60), values(draw, -5, 40), values(draw, 0, 80), values(draw, 0, 80)]
+            note = {"id": 0, "image_id": image["id"], "category_id": 1, "iscrowd": crowd, "bbox": box}
+            notes.append(note | {"area": values(draw, 0, 4000), "num_keypoints": seen, "keypoints": points})
+    fresh = draw(st.lists(st.integers(1, 10**6), min_size=len(notes), max_size=len(notes), unique=True))
+    for note, id in zip(notes, sorted(fresh), strict=True):
+        note["id"] = id
+    return {"images": images, "annotations": notes, "categories": [category]}
+
+
+@pytest.fixture(scope="session")
+def coco_tables() -> Any:
+    """The strategy :func:`tables`."""
+    return tables
+
+
+@pytest.fixture(scope="session")
+def blanks(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with every image that :func:`tables` may name, 64x48."""
+    root = tmp_path_factory.mktemp("blanks")
+    for i in range(3):
+        for end in ("", " ä", "_x.y"):
+            write_image(root / f"{i}{end}.png", np.zeros((H, W, 3), np.uint8))
     return root
