@@ -149,7 +149,7 @@ def _instance(
                 )
             (x0, y0), (x1, y1) = shape["points"]
             box, area = [min(x0, x1), min(y0, y1), abs(x1 - x0), abs(y1 - y0)], None
-            kept = shape.get("annotation_box")
+            kept = shape.get("annotation_box") or []
             if _is_box(kept) and [kept[:2], [kept[0] + kept[2], kept[1] + kept[3]]] == shape["points"]:
                 box, area = kept, shape.get("annotation_area")  # else the rectangle was moved since
             crowd = int(bool(shape["flags"].get("crowd")))
