@@ -13,6 +13,7 @@ import json
 import multiprocessing
 import os
 import platform
+import resource
 import subprocess
 import sys
 import time
@@ -106,7 +107,9 @@ def main() -> None:
     start = time.perf_counter()
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     seconds = time.perf_counter() - start
-    print(done.stdout, done.stderr, f"{seconds:.1f} s", sep="\n")
+    spent = resource.getrusage(resource.RUSAGE_CHILDREN)
+    processors = spent.ru_utime + spent.ru_stime
+    print(done.stdout, done.stderr, f"{seconds:.1f} s, {processors:.1f} s of processors", sep="\n")
     told: dict[str, Any] = json.loads(found.read_text())
     counts = {finding["name"]: finding["count"] for finding in told["findings"]}
     if counts != {"leak_near": COPIES}:
@@ -115,8 +118,9 @@ def main() -> None:
         "name": "data_check",
         "command": "python benchmarks/data_check.py FOLDER benchmarks/results/data_check.json",
         "seed": SEED,
-        "metrics": {
+        "time": {
             "seconds": round(seconds, 1),
+            "cpu_seconds": round(processors, 1),
             "limit_seconds": LIMIT,
             "images_per_second": round(COUNT / seconds, 1),
         },
@@ -128,7 +132,12 @@ def main() -> None:
             "copies_between_splits": COPIES,
         },
         "found": counts,
-        "conditions": {**conditions(), "cores": os.cpu_count(), "system": platform.system()},
+        "conditions": {
+            **conditions(),
+            "cores": os.cpu_count(),
+            "load": os.getloadavg()[0],
+            "system": platform.system(),
+        },
     }
     out.write_text(json.dumps(record, indent=2) + "\n")
 
