@@ -141,6 +141,9 @@ class _Split:
     ) -> None:
         self.split, self.facts, self.found = split, facts, found
         self.files = image_files(split)
+        self.listed = {
+            one.get("id") for one in split.table["images"] if isinstance(one, dict) and _is_id(one.get("id"))
+        }
         self.sizes: dict[int, tuple[float, float]] = {}  # height, width
         categories = [c for c in split.table["categories"] if isinstance(c, dict)]
         self.names = {c.get("id"): str(c.get("name")) for c in categories}
@@ -197,7 +200,8 @@ class _Split:
             add("unknown_category", file, f"{where} is of category {note['category_id']}")
             return
         if note["image_id"] not in self.files:
-            add("unknown_image", file, f"{where} is of image {note['image_id']}")
+            if note["image_id"] not in self.listed:  # else its entry is told already
+                add("unknown_image", file, f"{where} is of image {note['image_id']}")
             return
         if note.get("iscrowd"):
             return
