@@ -15,6 +15,7 @@ from typing import Any, NoReturn
 
 from polarpix import commands
 from polarpix.bench import commands as bench
+from polarpix.doctor import commands as doctor
 from polarpix.errors import InputError, TerminatedError
 from polarpix.review import commands as review
 from polarpix.web.commands import serve
@@ -41,9 +42,15 @@ BENCHES: dict[str, Callable[..., int]] = {
     "kernels": bench.kernels,
     "accuracy": bench.accuracy,
 }
+DOCTOR: dict[str, Callable[..., int]] = {
+    "check": doctor.check,
+    "sigmas": doctor.sigmas,
+    "convert": doctor.convert,
+}
 # First word -> what its commands are about, and the commands.
 GROUPS: dict[str, tuple[str, Mapping[str, Callable[..., int]]]] = {
     "bench": ("Measure time and memory of blocks, networks and kernels, and what attention gains.", BENCHES),
+    "data": ("Check, convert and measure annotations.", DOCTOR),
 }
 
 ABOUT = "Keypoints and segmentation masks with polarized self-attention."
@@ -115,6 +122,7 @@ def command_parser(name: str) -> Parser:
                 parser.add_argument("--model", metavar="NAME", default=argparse.SUPPRESS, help=MODEL_HELP)
         else:
             number = {"int": int, "float": float}.get(kind.removesuffix(" | None"), str)
+            settings |= {"dest": parameter.name, "metavar": flag[2:].upper().replace("-", "_")}
             parser.add_argument(flag, default=parameter.default, type=number, **settings)
     return parser
 
@@ -138,8 +146,8 @@ def named_model(arguments: Sequence[str]) -> list[str]:
 
 
 def flag_of(parameter: str) -> str:
-    """print_config -> --print-config."""
-    return "--" + parameter.replace("_", "-")
+    """print_config -> --print-config; from_, which Python does not take without its stroke, -> --from."""
+    return "--" + parameter.rstrip("_").replace("_", "-")
 
 
 def split_options(name: str, arguments: Sequence[str]) -> tuple[list[str], list[str]]:

@@ -85,7 +85,7 @@ def test_every_command_says_what_it_does_and_takes(capsys: pytest.CaptureFixture
         text = capsys.readouterr().out
         assert f"usage: polarpix {name}" in text
         for parameter in parameters:
-            assert parameter.replace("_", "-") in text or parameter in text
+            assert cli.flag_of(parameter) in text or parameter in text
         assert ("--optim.lr" in text) == ("options" in inspect.signature(command).parameters)
 
 

@@ -1,0 +1,100 @@
+"""What each command of ``polarpix data`` does. Heavy imports happen inside, as in :mod:`polarpix.commands`."""
+
+from __future__ import annotations
+
+__all__ = ["check", "convert", "sigmas"]
+
+
+def check(
+    path: str,
+    format: str = "",
+    images: str = "",
+    json: str = "",
+    html: str = "",
+    workers: int = 0,
+) -> int:
+    """Look for silent faults of a data set; status 0 clean, 1 findings, 2 cannot be read.
+
+    Args:
+        path: a page (.yaml), a COCO keypoint file (.json), or a folder in the layout of COCO, VOC, Cityscapes, CamVid
+            or plain folders.
+        format: coco, voc, voc_aug, cityscapes, camvid or folder; by default it is found out by looking.
+        images: folder of the images of a COCO file, where they are not beside it.
+        json: FILE.json for the findings.
+        html: FILE.html for a page with the worst cases as pictures.
+        workers: processes that read files; 0 for one per core.
+    """
+    from polarpix.doctor.check import check as look_at
+    from polarpix.doctor.check import told, write_record
+    from polarpix.images import check_place
+
+    for file in filter(None, (json, html)):
+        check_place(file)
+    result = look_at(path, format, images, workers or None)
+    print(told(result))
+    if json:
+        write_record(result, json)
+    if html:
+        from polarpix.doctor.page import write_page
+
+        write_page(result, html)
+        print(html)
+    return 1 if result.found.serious() else 0
+
+
+def sigmas(files: list[str], out: str = "sigmas.yaml", schema: str = "") -> int:
+    """Estimate OKS sigmas from repeated annotations of the same instances; writes a schema file for training.
+
+    Args:
+        files: COCO keypoint files, at least two, one of each annotator or round.
+        out: FILE.yaml for the schema.
+        schema: a schema file with names, mirror pairs and skeleton; by default those of the first file.
+    """
+    from polarpix.doctor.sigmas import FEWEST, estimate_files, sigma_schema
+    from polarpix.images import check_place
+    from polarpix.pose.schema import save_schema
+
+    check_place(out)
+    found, known, instances = estimate_files(files, schema)
+    width = max(len(one.name) for one in found)
+    print(f"{instances:,} instances annotated repeatedly")
+    print(f"{'keypoint':<{width}}   sigma  95% interval     instances   pairs")
+    for one in found:
+        interval = f"{one.low:.4f} .. {one.high:.4f}"
+        print(f"{one.name:<{width}}  {one.value:.4f}  {interval}  {one.instances:>9,}  {one.pairs:>6,}")
+    few = [one.name for one in found if one.instances < FEWEST]
+    if few:
+        print(f"fewer than {FEWEST} instances: {', '.join(few)}: the intervals are not to be trusted")
+    save_schema(sigma_schema(known, found, instances), out)
+    print(out)
+    return 0
+
+
+def convert(
+    source: str,
+    target: str,
+    from_: str = "",
+    to: str = "",
+    images: str = "",
+    split: str = "train",
+    padding: str = "0.1",
+    schema: str = "",
+) -> int:
+    """Convert annotations between COCO, DeepLabCut, YOLO-pose, LabelMe and CVAT, and COCO instances to masks.
+
+    Args:
+        source: the file; of YOLO its data.yaml, of LabelMe its folder.
+        target: the file; for YOLO, LabelMe and masks a folder.
+        from_: coco, dlc, yolo, labelme or cvat.
+        to: coco, dlc, yolo, labelme, cvat or masks.
+        images: folder of the images, which dlc, yolo and masks need.
+        split: the split that is read from YOLO, or written for YOLO and masks.
+        padding: around keypoints where a format has no boxes: a share of the longer side, or pixels as 20px.
+        schema: a schema file with names, skeleton and category where a format has none.
+    """
+    from polarpix.doctor.convert import convert as run
+    from polarpix.doctor.tables import Options
+
+    table = run(source, target, from_, to, Options.of(images, split, padding, schema))
+    print(f"{target}: {len(table['images']):,} images, {len(table['annotations']):,} annotations")
+    return 0

@@ -1,0 +1,158 @@
+"""What every file of a set is, read once by several processes: size, EXIF, damage, hashes; of labels the values."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import multiprocessing
+import os
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, UnidentifiedImageError
+from tqdm import tqdm
+
+from polarpix.rgb import exif_orientation, orient
+from polarpix.types import UInt8Array
+
+__all__ = ["COLOURS", "THUMB", "ImageFacts", "LabelFacts", "image_facts", "label_facts", "scan"]
+
+THUMB = 32  # side of the grey thumbnail
+POOL_FROM = 400  # files from which processes of their own pay
+COLOURS = 300  # a label of more colours than this is a photograph
+
+
+@dataclass(frozen=True, eq=False)
+class ImageFacts:
+    """What a picture file is; sizes are (height, width)."""
+
+    file: Path
+    error: str = ""
+    stored: tuple[int, int] = (0, 0)
+    orientation: int = 1
+    digest: bytes = b""
+    thumb: UInt8Array | None = None  # [THUMB, THUMB] grey, as looked at
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """As looked at."""
+        return self.stored[::-1] if self.orientation >= 5 else self.stored
+
+
+@dataclass(frozen=True, eq=False)
+class LabelFacts:
+    """What a label file is."""
+
+    file: Path
+    error: str = ""
+    size: tuple[int, int] = (0, 0)  # height, width, as looked at
+    counts: npt.NDArray[np.int64] | None = None  # [256] pixels of each value
+    lossy: bool = False
+    colours: tuple[tuple[int, int, int], ...] = ()  # of a file of colours
+    digest: bytes = b""
+
+
+def image_facts(file: Path) -> ImageFacts:
+    """Reads one picture; a JPEG at an eighth of its size, which still finds where it is cut off."""
+    try:
+        data = file.read_bytes()
+        digest = hashlib.blake2b(data, digest_size=16).digest()
+        with Image.open(io.BytesIO(data)) as picture:
+            stored = (picture.height, picture.width)
+            orientation = exif_orientation(picture)
+            picture.draft("L", (2 * THUMB, 2 * THUMB))
+            grey = np.asarray(picture.convert("L") if not picture.mode.startswith(("I", "F")) else _eight_bits(picture))
+    except FileNotFoundError:
+        return ImageFacts(file, "missing")
+    except UnidentifiedImageError:
+        return ImageFacts(file, "not an image, or cut off at its start")
+    except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as error:
+        return ImageFacts(file, " ".join(str(error).split()) or type(error).__name__)
+    small = cv2.resize(orient(grey, orientation), (THUMB, THUMB), interpolation=cv2.INTER_AREA)
+    return ImageFacts(file, "", stored, orientation, digest, np.asarray(small, np.uint8))
+
+
+def _eight_bits(picture: Image.Image) -> UInt8Array:
+    """Deep grey values stretched to 0..255, for the thumbnail only."""
+    values = np.nan_to_num(np.asarray(picture, np.float64))
+    span = float(values.max() - values.min()) or 1.0
+    return np.asarray((values - values.min()) / span * 255, np.uint8)
+
+
+def label_facts(file: Path) -> LabelFacts:
+    """Reads one label map as :func:`polarpix.images.read_label` does, but says what is odd instead of refusing it."""
+    try:
+        data = file.read_bytes()
+        with Image.open(io.BytesIO(data)) as picture:
+            lossy = picture.format in ("JPEG", "MPO")
+            orientation = exif_orientation(picture)
+            array = np.asarray(picture)  # palette pictures give their indices
+    except FileNotFoundError:
+        return LabelFacts(file, "missing")
+    except UnidentifiedImageError:
+        return LabelFacts(file, "not an image, or cut off at its start")
+    except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as error:
+        return LabelFacts(file, " ".join(str(error).split()) or type(error).__name__)
+    digest = hashlib.blake2b(np.ascontiguousarray(array).tobytes(), digest_size=16).digest()
+    size = (array.shape[1], array.shape[0]) if orientation >= 5 else (array.shape[0], array.shape[1])
+    if array.ndim == 3:
+        channels = array[:, :, :3] if array.shape[2] >= 3 else array[:, :, [0, 0, 0]]
+        if (channels != channels[:, :, :1]).any():
+            packed = (channels.astype(np.uint32) << np.array([16, 8, 0], np.uint32)).sum(axis=2)
+            found = np.unique(packed)[: COLOURS + 1].tolist()
+            colours = tuple((c >> 16, c >> 8 & 255, c & 255) for c in found)
+            return LabelFacts(file, "", size, None, lossy, colours, digest)
+        array = channels[:, :, 0]
+    if array.dtype.kind == "f" and (array != np.floor(array)).any():
+        return LabelFacts(file, "label map holds fractions, not class indices", size)
+    if array.min() < 0 or array.max() > 255:
+        return LabelFacts(
+            file, f"label map holds values {array.min()}..{array.max()}, not class indices in 0..255", size
+        )
+    counts = np.bincount(array.astype(np.uint8).ravel(), minlength=256).astype(np.int64)
+    return LabelFacts(file, "", size, counts, lossy, (), digest)
+
+
+def scan(
+    images: Sequence[Path], labels: Sequence[Path], workers: int | None = None, quiet: bool = False
+) -> tuple[dict[Path, ImageFacts], dict[Path, LabelFacts]]:
+    """The facts of all files, with a progress bar.
+
+    Args:
+        images: picture files; each is read once.
+        labels: label files.
+        workers: processes; None for one per core, none of their own for few files.
+        quiet: no progress bar.
+    """
+    images, labels = list(dict.fromkeys(images)), list(dict.fromkeys(labels))
+    total = len(images) + len(labels)
+    bar = tqdm(total=total, desc="reading", unit="file", disable=quiet or None, leave=False)
+    found: tuple[dict[Path, ImageFacts], dict[Path, LabelFacts]] = ({}, {})
+    count = workers if workers is not None else ((os.cpu_count() or 1) if total >= POOL_FROM else 0)
+    with bar:
+        if count < 2:
+            for image in images:
+                found[0][image] = image_facts(image)
+                bar.update()
+            for label in labels:
+                found[1][label] = label_facts(label)
+                bar.update()
+            return found
+        with ProcessPoolExecutor(count, multiprocessing.get_context("spawn"), initializer=_alone) as pool:
+            for one in pool.map(image_facts, images, chunksize=32):
+                found[0][one.file] = one
+                bar.update()
+            for facts in pool.map(label_facts, labels, chunksize=32):
+                found[1][facts.file] = facts
+                bar.update()
+    return found
+
+
+def _alone() -> None:
+    """One thread for each process."""
+    cv2.setNumThreads(0)

@@ -1,0 +1,195 @@
+"""Left and right that look swapped, by the data's own statistics; nothing is known of any body but its mirror pairs.
+
+A hypothesis is a set S of mirror pairs whose two keypoints may have been exchanged. Under it some measures of a pose
+turn into their opposite: how the vectors from left to right of a pair in S and of one outside S point along each
+other, and on which side of a line between the middles of two pairs (or keypoints of the middle) a pair's right lies.
+A logistic model without constant learns, over the whole set, to tell poses as annotated from the same with S
+exchanged. Its log-odds for a pose come from a model that has not seen it (five folds). Where the model knows the side
+of nearly all poses, one that is exchanged as clearly as the median one is right stands out; where a set does not tell
+(a body without a face, seen from ahead or from behind), nothing is said.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from polarpix.types import KeypointSchema
+
+__all__ = ["Swap", "find_swaps", "hypotheses"]
+
+Array = npt.NDArray[np.float64]
+
+FEWEST = 30  # poses that a hypothesis needs
+DOUBT = 0.05  # share of poses on the wrong side, yet not clearly, above which the set does not tell
+HILL = 8  # poses that make a second hill
+CLEAR = 0.02  # share of poses nearer to zero than half the median below which fewer do
+APART = 0.1  # the same share, above which the whole body cannot be judged
+RARE = 0.02  # share of poses with all pairs exchanged up to which it is no matter of view
+SOFT = 0.15  # of a pose's spread: below it a measure is as good as zero
+RIDGE = 3.0
+FOLDS = 5
+ROUNDS = 3
+LEARNED = 6000  # poses that a model learns from at most
+
+
+@dataclass(frozen=True)
+class Swap:
+    """A pose whose left and right look exchanged."""
+
+    index: int  # of the pose
+    pairs: tuple[int, ...]  # positions in the schema's flip pairs
+    ratio: float  # log-odds of being exchanged, over those of the median pose of being right
+    view: bool  # so many poses have all pairs exchanged that they may as well be seen from the other side
+
+
+def hypotheses(schema: KeypointSchema) -> list[tuple[int, ...]]:
+    """Sets of mirror pairs that are exchanged together: all, each alone, and what hangs on one bone of the skeleton."""
+    count = len(schema.flip_pairs)
+    pair_of = {keypoint: i for i, pair in enumerate(schema.flip_pairs) for keypoint in pair}
+    bones = {tuple(sorted((pair_of[a], pair_of[b]))) for a, b in schema.skeleton if a in pair_of and b in pair_of}
+    bones = {bone for bone in bones if bone[0] != bone[1]}
+    found = [tuple(range(count))] + [(i,) for i in range(count)]
+    for bone in sorted(bones):
+        rest = bones - {bone}
+        for start, other in (bone, bone[::-1]):
+            side = _reach(start, rest)
+            if other not in side and 1 < len(side) <= count // 2:
+                found.append(tuple(sorted(side)))
+    return list(dict.fromkeys(found)) if count else []
+
+
+def _reach(start: int, bones: set[tuple[int, ...]]) -> set[int]:
+    """What is connected with ``start``."""
+    side = {start}
+    while True:
+        more = {end for bone in bones if side & {*bone} for end in bone} - side
+        if not more:
+            return side
+        side |= more
+
+
+def find_swaps(points: Array, labelled: npt.NDArray[np.bool_], schema: KeypointSchema) -> list[Swap]:
+    """The poses that look exchanged, each once, by the hypothesis that shows it best; clearest first.
+
+    Args:
+        points: [N, K, 2] in pixels.
+        labelled: [N, K].
+        schema: names the mirror pairs.
+    """
+    best: dict[int, Swap] = {}
+    if not schema.flip_pairs or not len(points):
+        return []
+    pose = _Poses(points, labelled, schema)
+    for pairs in hypotheses(schema):
+        measures, rows = pose.measures(pairs)  # [n, F], [n]
+        if len(rows) < FEWEST:
+            continue
+        odds = log_odds(measures)  # [n], as annotated over exchanged
+        whole = len(pairs) == len(schema.flip_pairs)
+        clear = exchanged(odds, whole)
+        view = whole and len(pairs) > 1 and float(clear.mean()) > RARE
+        for i in np.flatnonzero(clear):
+            swap = Swap(int(rows[i]), pairs, float(-odds[i] / np.median(odds)), view)
+            known = best.get(swap.index)
+            if known is None or (known.view, -known.ratio) > (swap.view, -swap.ratio):
+                best[swap.index] = swap
+    return sorted(best.values(), key=lambda swap: -swap.ratio)
+
+
+class _Poses:
+    """Vectors across each mirror pair, and points that no exchange moves, in units of a pose's own spread."""
+
+    def __init__(self, points: Array, labelled: npt.NDArray[np.bool_], schema: KeypointSchema) -> None:
+        points = np.where(labelled[..., None], points, 0.0)
+        count = np.maximum(labelled.sum(axis=1), 1)[:, None]
+        centred = np.where(labelled[..., None], points - (points.sum(axis=1) / count)[:, None], 0.0)
+        spread = np.sqrt((centred**2).sum(axis=(1, 2)) / count[:, 0])
+        scaled = centred / np.maximum(spread, 1e-9)[:, None, None]
+        sided = {keypoint for pair in schema.flip_pairs for keypoint in pair}
+        middle = [k for k in range(len(schema.names)) if k not in sided]
+        left, right = (np.array([pair[i] for pair in schema.flip_pairs]) for i in (0, 1))
+        both = labelled[:, left] & labelled[:, right]  # [N, P]
+        self.across = scaled[:, right] - scaled[:, left]  # [N, P, 2]
+        self.known = both & (spread > 0)[:, None]
+        self.fixed = np.concatenate([(scaled[:, left] + scaled[:, right]) / 2, scaled[:, middle]], axis=1)  # [N, M, 2]
+        self.fixed_known = np.concatenate([both, labelled[:, middle]], axis=1)
+
+    def measures(self, pairs: Sequence[int]) -> tuple[Array, npt.NDArray[np.int64]]:
+        """What turns into its opposite when ``pairs`` are exchanged, [n, F] in -1..1, 0 where unknown; and for whom."""
+        others = [i for i in range(self.across.shape[1]) if i not in pairs]
+        columns, known = [], []
+        starts, ends = np.triu_indices(self.fixed.shape[1], 1)
+        lines = self.fixed[:, ends] - self.fixed[:, starts]  # [N, L, 2]
+        lines_known = self.fixed_known[:, ends] & self.fixed_known[:, starts]
+        for i in pairs:
+            d = self.across[:, i, None]  # [N, 1, 2]
+            columns.append((d * self.across[:, others]).sum(axis=2))
+            known.append(self.known[:, i, None] & self.known[:, others])
+            columns.append(d[..., 0] * lines[..., 1] - d[..., 1] * lines[..., 0])
+            known.append(self.known[:, i, None] & lines_known)
+        values, there = np.concatenate(columns, axis=1), np.concatenate(known, axis=1)
+        rows = np.flatnonzero(there.any(axis=1))
+        values = values[rows] / np.sqrt(values[rows] ** 2 + SOFT**2)
+        return np.where(there[rows], values, 0.0), rows
+
+
+def exchanged(odds: Array, whole: bool) -> npt.NDArray[np.bool_]:
+    """Which log-odds [n] tell of an exchange.
+
+    Many exchanged poses make a second hill below zero, a valley apart from the first: all beyond the valley are
+    meant. A few lie in the tail: only what is as clearly wrong as the median pose is right is meant. A body seen from
+    behind may look like one with all its pairs exchanged, so for the whole the hills must lie far apart.
+    """
+    median = float(np.median(odds))
+    none = np.zeros(len(odds), bool)
+    if median <= 0:
+        return none
+    unsure = float((np.abs(odds) < median / 2).mean())
+    for part in (0.5, 0.75):
+        clear = odds < -part * median
+        doubt = float(((odds < 0) & ~clear).mean())
+        enough = clear.sum() >= HILL or unsure <= CLEAR
+        if enough and doubt <= clear.mean() / 2 and (not whole or (doubt <= DOUBT and unsure <= APART)):
+            return clear
+    clear = odds < -median
+    return clear if ((odds < 0) & ~clear).mean() <= DOUBT else none
+
+
+def log_odds(measures: Array) -> Array:
+    """Log-odds [n] of each pose as annotated against exchanged, from models that have not seen it.
+
+    Poses that look clearly exchanged are left out of the learning in the next round, so that many of them do not make
+    the model doubt.
+    """
+    n = len(measures)
+    rng = np.random.default_rng(0)
+    fold = rng.permutation(n) % FOLDS
+    kept = np.ones(n, bool)
+    odds = np.zeros(n)
+    for _ in range(ROUNDS):
+        for part in range(FOLDS):
+            rows = np.flatnonzero((fold != part) & kept)
+            rows = rng.permutation(rows)[:LEARNED]
+            odds[fold == part] = measures[fold == part] @ _learn(measures[rows])
+        kept = odds > -0.5 * np.median(odds)
+        if kept.mean() < 0.65:  # too many: the set does not tell
+            break
+    return odds
+
+
+def _learn(measures: Array) -> Array:
+    """Weights [F] of logistic regression with a ridge, by Newton's steps: every row is a pose as annotated."""
+    weights = np.zeros(measures.shape[1])
+    for _ in range(30):
+        wrong = 1 / (1 + np.exp(np.clip(measures @ weights, -50, 50)))
+        slope = measures.T @ wrong - RIDGE * weights
+        bend = (measures * (wrong * (1 - wrong))[:, None]).T @ measures + RIDGE * np.eye(len(weights))
+        step = np.linalg.solve(bend, slope)
+        weights += step
+        if np.abs(step).max() < 1e-4:
+            break
+    return weights

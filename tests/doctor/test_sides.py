@@ -1,0 +1,98 @@
+"""Swapped sides are found in planted sets of several bodies, and nothing is said of clean ones."""
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+from polarpix.demo.body import random_figure
+from polarpix.demo.figures import FIGURE_SCHEMA
+from polarpix.doctor.sides import find_swaps, hypotheses
+from polarpix.types import KeypointSchema
+
+MOUSE = KeypointSchema(("snout", "left", "right", "tail"), ((1, 2),), (), (0.05,) * 4, "test")
+Points = npt.NDArray[np.float64]
+
+
+def mice(count: int, seed: int = 0) -> Points:
+    """[N, 4, 2], seen from above in any direction."""
+    rng = np.random.default_rng(seed)
+    angle = rng.uniform(0, 2 * np.pi, count)
+    ahead = np.stack([np.cos(angle), np.sin(angle)], axis=1)
+    left = np.stack([ahead[:, 1], -ahead[:, 0]], axis=1)
+    places = np.stack([2 * ahead, ahead + left, ahead - left, -3 * ahead], axis=1)
+    return 10 * places + rng.normal(0, 0.8, places.shape)
+
+
+@pytest.fixture(scope="module")
+def people() -> Points:
+    """[300, 14, 2] joints of the embedded figures."""
+    rng = np.random.default_rng(1)
+    return np.stack([random_figure(rng, (96.0, 96.0), 150.0, reach=180.0).joints for _ in range(300)]).astype(float)
+
+
+def swapped(points: Points, schema: KeypointSchema, rows: list[int], pairs: tuple[int, ...]) -> Points:
+    out = points.copy()
+    for a, b in (schema.flip_pairs[i] for i in pairs):
+        out[np.ix_(rows, [a, b])] = points[np.ix_(rows, [b, a])]
+    return out
+
+
+def everywhere(points: Points) -> npt.NDArray[np.bool_]:
+    return np.ones(points.shape[:2], bool)
+
+
+@pytest.mark.parametrize(
+    "rows", [[7], list(range(0, 120, 10)), list(range(0, 120, 4))], ids=["one", "tenth", "quarter"]
+)
+def test_exchanged_ears_of_mice_are_found_exactly(rows: list[int]) -> None:
+    points = swapped(mice(120), MOUSE, rows, (0,))
+    found = find_swaps(points, everywhere(points), MOUSE)
+    assert sorted(swap.index for swap in found) == rows
+    assert all(swap.pairs == (0,) and not swap.view for swap in found)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_clean_mice_are_silent(seed: int) -> None:
+    points = mice(150, seed)
+    assert not find_swaps(points, everywhere(points), MOUSE)
+
+
+def test_clean_people_are_silent_and_a_view_from_behind_is_only_told(people: Points) -> None:
+    found = find_swaps(people, everywhere(people), FIGURE_SCHEMA)
+    assert all(swap.view for swap in found)
+
+
+@pytest.mark.parametrize("pairs", [(0,), (2,), (3, 4, 5)], ids=["shoulders", "wrists", "legs"])
+def test_exchanged_limbs_of_people_are_found(people: Points, pairs: tuple[int, ...]) -> None:
+    rows = list(range(0, 300, 10))
+    points = swapped(people, FIGURE_SCHEMA, rows, pairs)
+    found = [swap for swap in find_swaps(points, everywhere(points), FIGURE_SCHEMA) if not swap.view]
+    hits = {swap.index for swap in found} & {*rows}
+    assert len(hits) >= 0.8 * len(rows)
+    assert len(found) - len(hits) <= 0.03 * len(points)
+
+
+def test_unlabelled_points_are_never_used() -> None:
+    points = mice(60)
+    labelled = everywhere(points)
+    labelled[5] = [True, True, False, True]
+    before = find_swaps(points, labelled, MOUSE)
+    points[5, 2] = 1e6
+    assert find_swaps(points, labelled, MOUSE) == before == []
+
+
+def test_too_few_poses_and_no_pairs_say_nothing() -> None:
+    points = swapped(mice(20), MOUSE, [3], (0,))
+    assert not find_swaps(points, everywhere(points), MOUSE)
+    plain = KeypointSchema(("a", "b", "c", "d"), (), (), (0.05,) * 4, "test")
+    assert not find_swaps(mice(60), np.ones((60, 4), bool), plain)
+    assert not hypotheses(plain)
+
+
+def test_hypotheses_follow_the_skeleton() -> None:
+    found = hypotheses(FIGURE_SCHEMA)
+    assert found[0] == tuple(range(6))
+    assert {(i,) for i in range(6)} <= {*found}
+    names = {tuple(FIGURE_SCHEMA.names[FIGURE_SCHEMA.flip_pairs[i][0]] for i in pairs) for pairs in found}
+    assert ("left_elbow", "left_wrist") in names
+    assert ("left_hip", "left_knee", "left_ankle") in names
