@@ -58,12 +58,20 @@ OTHER_PROGRAMS = {
     "pip": "installs over the network",
     "python": "runs these very tests",
     "pre-commit": "changes the checkout",
+    "curl": "asks a server; tests/web asks the same",
+    "ray": "starts a cluster",
+    "torchrun": "starts processes on several machines",
+    "srun": "as above",
 }
 # Command lines that are held against the parser, the page and its keys, but not run, and why.
 ONLY_PARSED = {
     r"(train(?!.*--print-config)|eval|bench|demo)\b": "takes long, or a data set; the command's own tests run it",
     r"models\b": "builds every network of every page; tests/test_cli.py runs it",
     r".*(\bbody\b|\bstreet\b)": "takes the models in the box; tests/test_zoo.py runs it",
+    r"compare\b": "takes evaluated runs; tests/review/test_compare.py runs it",
+    r"serve\b": "runs until it is stopped; tests/web runs it",
+    r"data\b": "takes files of other programs; tests/doctor runs it",
+    r"predict\b.*(--detector|--ray|\.mp4)": "takes what is not here; the tests of those parts run it",
     r".*\buser/": "takes the Hugging Face Hub; tests/hub runs it with another in its place",
 }
 RUN_ELSEWHERE = {"quickstart_train.md": "test_the_training_quick_start_runs"}
