@@ -222,7 +222,8 @@ def test_boxes_of_a_detector(images: Path, pose: PosePredictor, tmp_path: Path) 
     expected = pose(images / "0001.jpg", [[*box, 0.7]]).to_coco(1)[0]
     assert read(outs[0] / "keypoints.json")[0]["score"] == pytest.approx(expected["score"])
     assert run(pose, [str(images / "0001.jpg")], "5,4,50,55", tmp_path / "text") == (1, [])
-    assert rows(tmp_path / "text")[0][1] == pytest.approx(rows(outs[0])[0][1])
+    # other batches, other sums: within a hundredth of a pixel
+    assert rows(tmp_path / "text")[0][1] == pytest.approx(rows(outs[0])[0][1], abs=0.01)
 
 
 def test_detections_of_several_categories(images: Path, pose: PosePredictor, tmp_path: Path) -> None:

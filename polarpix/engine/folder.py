@@ -35,7 +35,7 @@ def held(folder: Path) -> Iterator[None]:
         yield
         return
     folder.mkdir(parents=True, exist_ok=True)
-    path = folder / ".lock"
+    path = folder / "run.lock"
     with path.open("a+") as file:
         try:
             fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # forked loading processes do not inherit this kind
