@@ -3,133 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
 from polarpix.config import PoseRun, SegRun
-from polarpix.draw import draw_keypoints, draw_mask
 from polarpix.engine.adopt import open_weights
 from polarpix.engine.artifact import Artifact, load_state
 from polarpix.errors import InputError
-from polarpix.images import normalize, read_image, write_image, write_label
+from polarpix.images import normalize
 from polarpix.pages import load_page, make_run
 from polarpix.pose.crop import PoseTransform
 from polarpix.pose.inference import instance_scores, predict_heatmaps, to_image_points
 from polarpix.pose.model import build_pose_model
-from polarpix.pose.oks import coco_results, oks_nms
+from polarpix.pose.oks import oks_nms
 from polarpix.pose.task import run_codec
-from polarpix.rgb import to_rgb
-from polarpix.seg.classes import CITYSCAPES, cityscapes_label_ids
+from polarpix.results import PoseResult, SegResult, Source, check_boxes, open_source
 from polarpix.seg.model import build_seg_model
 from polarpix.seg.multiscale import predict_probabilities
 from polarpix.types import ClassTable, FloatArray, KeypointSchema, PosePrediction, PoseSample, SegPrediction, UInt8Array
 
-__all__ = ["PosePredictor", "PoseResult", "SegPredictor", "SegResult", "artifact_run", "load"]
-
-Source = str | Path | npt.NDArray[Any]
-"""A file, or an array in memory: grey [H, W], RGB [H, W, 3] or RGBA [H, W, 4]."""
-
-
-@dataclass(frozen=True)
-class PoseResult:
-    """The keypoints found on one image, with what is needed to draw and to write them."""
-
-    image: UInt8Array  # [H, W, 3]
-    prediction: PosePrediction
-    schema: KeypointSchema
-    file: str = ""
-
-    def plot(self, threshold: float = 0.2, zoom: int = 1) -> UInt8Array:
-        """The picture, ``zoom`` times as large, with skeletons; keypoints scored up to ``threshold`` are left out."""
-        return draw_keypoints(self.image, self.prediction, self.schema, threshold=threshold, zoom=zoom)
-
-    def save(self, path: str | Path) -> None:
-        """Write the overlay; the ending picks the format."""
-        write_image(path, self.plot())
-
-    def to_coco(self, image_id: int = 0, category_id: int = 1) -> list[dict[str, Any]]:
-        """COCO keypoint results: one dict per instance."""
-        found = self.prediction
-        ids = [image_id] * len(found.boxes)
-        return coco_results(ids, found.keypoints, found.scores, found.instance_scores, category_id)
-
-
-@dataclass(frozen=True)
-class SegResult:
-    """The label map of one image, with what is needed to draw and to write it."""
-
-    image: UInt8Array  # [H, W, 3]
-    prediction: SegPrediction
-    classes: ClassTable
-    file: str = ""
-
-    def plot(self, alpha: float = 0.55, zoom: int = 1) -> UInt8Array:
-        """The picture, ``zoom`` times as large, with the classes laid over it."""
-        return draw_mask(self.image, self.prediction.label, self.classes, alpha, zoom)
-
-    def save(self, path: str | Path) -> None:
-        """Write the overlay; the ending picks the format."""
-        write_image(path, self.plot())
-
-    def save_label(self, path: str | Path) -> None:
-        """Write the class indices as a palette PNG; of Cityscapes the label ids that its evaluation takes, in grey."""
-        if self.classes == CITYSCAPES:
-            write_label(path, cityscapes_label_ids(self.prediction.label))
-        else:
-            write_label(path, self.prediction.label, self.classes.colors)
-
-    def to_coco(self, image_id: int = 0) -> list[dict[str, Any]]:
-        """COCO stuff results: one run-length encoded mask per class that occurs, categories counted from 1."""
-        from faster_coco_eval.core import mask as masks
-
-        results: list[dict[str, Any]] = []
-        for index in np.unique(self.prediction.label):
-            region = self.prediction.label == index  # [H, W]
-            code = masks.encode(np.asfortranarray(region.astype(np.uint8)))
-            code["counts"] = code["counts"].decode() if isinstance(code["counts"], bytes) else code["counts"]
-            score = float(self.prediction.confidence[region].mean())
-            results.append({"image_id": image_id, "category_id": int(index) + 1, "segmentation": code, "score": score})
-        return results
-
-
-def open_source(source: Source) -> tuple[UInt8Array, str]:
-    """The image [H, W, 3] of a file or array, and the file's name ("" for an array)."""
-    if isinstance(source, str | Path):
-        return read_image(source), str(source)
-    return to_rgb(source), ""
-
-
-def check_boxes(boxes: Any, shape: tuple[int, ...], name: str) -> tuple[FloatArray, FloatArray]:
-    """Boxes [N, 4] and scores [N] of [N, 4] or [N, 5] rows (x, y, width, height[, score]).
-
-    Raises:
-        InputError: another shape, a box without area, or one outside the image.
-    """
-    try:
-        rows = np.asarray(boxes, np.float32)
-    except (ValueError, TypeError):
-        raise InputError(f"{name or 'image'}: boxes {boxes!r}: give rows of x, y, width, height[, score]") from None
-    rows = rows[None] if rows.ndim == 1 and rows.size else rows.reshape(-1, rows.shape[-1] if rows.size else 4)
-    if rows.shape[1] not in (4, 5):
-        raise InputError(f"{name or 'image'}: boxes have {rows.shape[1]} numbers: give x, y, width, height[, score]")
-    for x, y, w, h in rows[:, :4]:
-        if not (w > 0 and h > 0 and np.isfinite([x, y, w, h]).all()):
-            raise InputError(
-                f"{name or 'image'}: box {x:g},{y:g},{w:g},{h:g} has no area: width and height must be > 0"
-            )
-        if x >= shape[1] or y >= shape[0] or x + w <= 0 or y + h <= 0:
-            raise InputError(
-                f"{name or 'image'}: box {x:g},{y:g},{w:g},{h:g} lies outside the {shape[1]}x{shape[0]} image: "
-                "boxes are x, y, width, height in pixels"
-            )
-    scores = rows[:, 4] if rows.shape[1] == 5 else np.ones(len(rows), np.float32)
-    return rows[:, :4].copy(), scores.copy()
+__all__ = ["PosePredictor", "SegPredictor", "artifact_run", "load"]
 
 
 class PosePredictor:

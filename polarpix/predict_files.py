@@ -14,7 +14,8 @@ from tqdm import tqdm
 from polarpix.engine.artifact import write_text
 from polarpix.errors import InputError
 from polarpix.images import check_place, list_images
-from polarpix.predict import PosePredictor, PoseResult, SegPredictor
+from polarpix.predict import PosePredictor, SegPredictor
+from polarpix.results import PoseResult
 
 __all__ = ["BoxSource", "parse_boxes", "predict_files"]
 

@@ -8,12 +8,15 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+import numpy.typing as npt
 import pytest
 import torch
 import yaml
 
 from polarpix import commands
 from polarpix.demo.figures import FIGURE_CLASSES, write_figures
+from polarpix.images import read_image
 from polarpix.pages import load_page
 from polarpix.psa import loops
 
@@ -98,6 +101,12 @@ def figures(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("figures")
     write_figures(root, train=8, val=5, test=3, size=(64, 64), seed=2)
     return root
+
+
+@pytest.fixture(scope="session")
+def picture(figures: Path) -> npt.NDArray[np.uint8]:
+    """A picture that is not square [48, 64, 3], so that turning it shows; for reading only."""
+    return read_image(figures / "images" / "val" / "0000.jpg")[:48].copy()
 
 
 @pytest.fixture(scope="session")

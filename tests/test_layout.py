@@ -23,7 +23,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("draw", "report"),
     ("backbones", "demo"),
     ("pose", "seg"),
-    ("engine",),
+    ("engine", "results"),
     ("predict", "summary", "costs"),
     ("predict_files", "demo.run", "checkpoints", "bench"),
     ("commands",),

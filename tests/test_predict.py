@@ -12,22 +12,13 @@ import pytest
 import torch
 import yaml
 from PIL import Image
-from pycocotools import mask as masks
 
 from polarpix.engine.artifact import load_artifact
 from polarpix.engine.evaluate import evaluate
 from polarpix.errors import InputError
-from polarpix.images import read_image, read_label, write_image
+from polarpix.images import write_image
 from polarpix.pose.coco import CocoKeypoints
-from polarpix.predict import PosePredictor, PoseResult, SegPredictor, SegResult, artifact_run, load
-from polarpix.seg.classes import CITYSCAPES, VOC
-from polarpix.types import SegPrediction
-
-
-@pytest.fixture(scope="module")
-def picture(figures: Path) -> npt.NDArray[np.uint8]:
-    """A picture that is not square [48, 64, 3], so that turning it shows."""
-    return read_image(figures / "images" / "val" / "0000.jpg")[:48].copy()
+from polarpix.predict import PosePredictor, SegPredictor, artifact_run, load
 
 
 def turned(picture: npt.NDArray[np.uint8], path: Path) -> None:
@@ -116,44 +107,6 @@ def test_no_box_is_the_whole_image_of_the_evaluation(
     np.testing.assert_allclose(predicted["keypoints"], evaluated["keypoints"], atol=1e-3)
 
 
-def test_a_pose_result_is_drawn_saved_and_written(
-    pose: PosePredictor, picture: npt.NDArray[np.uint8], tmp_path: Path
-) -> None:
-    found = pose(picture, [[4, 4, 30, 40, 0.9], [20, 2, 40, 44, 0.5]])
-    assert isinstance(found, PoseResult)
-    n = len(found.prediction.boxes)
-    assert found.prediction.keypoints.shape == (n, 14, 2)
-    assert (found.plot(threshold=0.0) != picture).any()
-    np.testing.assert_array_equal(found.plot(threshold=9.0), picture)
-    found.save(tmp_path / "new" / "a.png")
-    np.testing.assert_array_equal(read_image(tmp_path / "new" / "a.png"), found.plot())
-    rows = found.to_coco(image_id=7, category_id=3)
-    assert len(rows) == n
-    for row, points, scores in zip(rows, found.prediction.keypoints, found.prediction.scores, strict=True):
-        assert (row["image_id"], row["category_id"], len(row["keypoints"])) == (7, 3, 42)
-        np.testing.assert_allclose(np.reshape(row["keypoints"], (14, 3)), np.c_[points, scores], rtol=1e-6)
-
-
-def test_a_mask_result_is_drawn_saved_and_written(
-    seg: SegPredictor, picture: npt.NDArray[np.uint8], tmp_path: Path
-) -> None:
-    found = seg(picture)
-    assert isinstance(found, SegResult)
-    assert ((found.prediction.confidence > 0) & (found.prediction.confidence <= 1)).all()
-    assert (found.plot() != picture).any()
-    found.save(tmp_path / "a.png")
-    np.testing.assert_array_equal(read_image(tmp_path / "a.png"), found.plot())
-    found.save_label(tmp_path / "label.png")
-    np.testing.assert_array_equal(read_label(tmp_path / "label.png"), found.prediction.label)
-    again = np.full(found.prediction.label.shape, 255)
-    for row in found.to_coco(image_id=4):
-        region = masks.decode(row["segmentation"]).astype(bool)
-        assert (again[region] == 255).all()
-        again[region] = row["category_id"] - 1
-        assert row["score"] == pytest.approx(found.prediction.confidence[region].mean())
-    np.testing.assert_array_equal(again, found.prediction.label)
-
-
 def test_a_page_may_stand_in_for_the_one_inside(
     seg_folder: Path, picture: npt.NDArray[np.uint8], tiny_page: Callable[[str], dict[str, Any]], tmp_path: Path
 ) -> None:
@@ -166,15 +119,6 @@ def test_a_page_may_stand_in_for_the_one_inside(
     (tmp_path / "page.yaml").write_text(yaml.safe_dump(tiny_page("pose")))
     with pytest.raises(InputError, match="holds a segmentation network"):
         load(seg_folder, "cpu", config=tmp_path / "page.yaml")
-
-
-def test_cityscapes_masks_are_written_as_label_ids(picture: npt.NDArray[np.uint8], tmp_path: Path) -> None:
-    label = np.array([[0, 13, 18]], np.uint8)  # road, car, bicycle
-    prediction = SegPrediction(label, np.ones((1, 3), np.float32))
-    SegResult(picture[:1, :3], prediction, CITYSCAPES).save_label(tmp_path / "ids.png")
-    assert read_label(tmp_path / "ids.png").tolist() == [[7, 26, 33]]
-    SegResult(picture[:1, :3], prediction, VOC).save_label(tmp_path / "classes.png")
-    assert read_label(tmp_path / "classes.png").tolist() == [[0, 13, 18]]
 
 
 def test_boxes_may_be_one_none_or_many(pose: PosePredictor, picture: npt.NDArray[np.uint8]) -> None:
