@@ -15,6 +15,7 @@ from typing import Any, NoReturn
 from polarpix import commands
 from polarpix.bench import commands as bench
 from polarpix.errors import InputError
+from polarpix.export import commands as exporting
 
 __all__ = ["BENCHES", "COMMANDS", "GROUPS", "main"]
 
@@ -22,6 +23,7 @@ COMMANDS: dict[str, Callable[..., int]] = {
     "train": commands.train,
     "eval": commands.evaluate,
     "predict": commands.predict,
+    "export": exporting.export,
     "models": commands.models,
     "info": commands.info,
     "demo": commands.demo,
@@ -30,6 +32,7 @@ BENCHES: dict[str, Callable[..., int]] = {
     "block": bench.block,
     "model": bench.model,
     "kernels": bench.kernels,
+    "export": bench.export,
     "accuracy": bench.accuracy,
 }
 # First word -> what its commands are about, and the commands.

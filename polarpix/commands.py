@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from polarpix.config import PoseRun
 from polarpix.errors import InputError
 
 if TYPE_CHECKING:
@@ -109,7 +110,7 @@ def predict(
     """Predict images: overlays, and COCO keypoint JSON or label PNGs.
 
     Args:
-        weights: weights/best.safetensors or a run folder; or with --config a published checkpoint (.pth).
+        weights: weights/best.safetensors, a run folder or an exported file; or with --config a checkpoint (.pth).
         source: images, folders or globs.
         boxes: x,y,width,height in pixels for every image, or a COCO detection JSON; by default the whole image.
         category: the category_id of the detections to take, where the JSON holds several.
@@ -117,11 +118,11 @@ def predict(
         out: folder for what is written.
         device: auto, cpu, cuda, cuda:1, ...
     """
-    from polarpix.predict import PosePredictor, load
     from polarpix.predict_files import predict_files
+    from polarpix.predictor import load
 
     predictor = load(weights, device, options, config)
-    if isinstance(predictor, PosePredictor) and not boxes and not predictor.run.data.whole_image:
+    if isinstance(predictor.run, PoseRun) and not boxes and not predictor.run.data.whole_image:
         warnings.warn(
             "no --boxes: every whole image is taken as the box of one instance, though the network learned from boxes: "
             "give x,y,width,height or a COCO detection JSON",
@@ -171,12 +172,19 @@ def info(what: str = "", /) -> int:
     """Say what a weights file is, which keys a page has, or which versions and devices are here.
 
     Args:
-        what: a weights file or run folder, "pose" or "seg" for the keys of a page, or nothing.
+        what: a weights file, run folder or exported file, "pose" or "seg" for the keys of a page, or nothing.
     """
     if what in ("pose", "seg"):
         from polarpix.pages import run_parser
 
         run_parser(what, "train", f"Every key of a {what} page, with its default.").print_help()
+        return 0
+    if Path(what).suffix in (".onnx", ".pt2", ".xml"):
+        from polarpix.runtime.predictors import describe, open_exported
+
+        exported = open_exported(what, "cpu")
+        print(describe(exported))
+        print_metrics(exported.metrics, exported.run.monitor)
         return 0
     if what:
         from polarpix.engine.artifact import load_artifact

@@ -15,9 +15,12 @@ from polarpix.engine.artifact import write_text
 from polarpix.errors import InputError
 from polarpix.images import check_place, list_images
 from polarpix.predict import PosePredictor, SegPredictor
-from polarpix.results import PoseResult
+from polarpix.runtime.predictors import ExportedPosePredictor, ExportedSegPredictor
 
 __all__ = ["BoxSource", "parse_boxes", "predict_files"]
+
+Predictor = PosePredictor | SegPredictor | ExportedPosePredictor | ExportedSegPredictor
+MASKS = (SegPredictor, ExportedSegPredictor)
 
 BoxSource = dict[str, list[list[float]]] | list[list[float]] | None
 """Boxes by file stem, the same boxes for every image, or none."""
@@ -122,7 +125,7 @@ def image_ids(paths: Sequence[Path]) -> list[int]:
 
 
 def predict_files(
-    predictor: PosePredictor | SegPredictor,
+    predictor: Predictor,
     sources: Sequence[str],
     boxes: str,
     out: Path,
@@ -139,7 +142,7 @@ def predict_files(
         InputError: no image at all, boxes that are none or belong to none of the images, or a place to write that is
             none.
     """
-    if boxes and isinstance(predictor, SegPredictor):
+    if boxes and isinstance(predictor, MASKS):
         raise InputError(f"--boxes {boxes}: a segmentation network takes no boxes: leave them out")
     paths = list(dict.fromkeys(path for source in sources for path in list_images(source)))
     table = parse_boxes(boxes, category)
@@ -153,12 +156,12 @@ def predict_files(
     try:
         for path, name, image_id in zip(bar, overlay_names(paths), image_ids(paths), strict=True):
             try:
-                if isinstance(predictor, SegPredictor):
+                if isinstance(predictor, MASKS):
                     masks = predictor(path)
                     masks.save_label(out / "labels" / f"{name}.png")
                     masks.save(out / "overlays" / f"{name}.jpg")
                 else:
-                    found: PoseResult = predictor(path, boxes_of(table, path))
+                    found = predictor(path, boxes_of(table, path))
                     found.save(out / "overlays" / f"{name}.jpg")
                     keypoints += found.to_coco(image_id)
                     height, width = found.image.shape[:2]

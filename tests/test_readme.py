@@ -135,7 +135,7 @@ def check_command(words: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
         pages = yaml_blocks()
         page = pages.get(values["config"]) or yaml.safe_load((ROOT / values["config"]).read_text())
         make_run(page, values["options"])
-    elif name in ("eval", "predict"):
+    elif name in ("eval", "predict") or (name == "export" and "weights" in values):
         _, task, title = Path(values["weights"]).parts
         make_run({"task": task, "name": title}, values["options"])
 
