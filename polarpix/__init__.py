@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from polarpix.attention import build_attention
     from polarpix.backbones.insert import insert_attention
-    from polarpix.predict import load
+    from polarpix.predictor import load
     from polarpix.psa.block import PolarizedSelfAttention
 
     __version__: str
@@ -22,7 +22,7 @@ HOMES = {
     "PolarizedSelfAttention": "polarpix.psa.block",
     "build_attention": "polarpix.attention",
     "insert_attention": "polarpix.backbones.insert",
-    "load": "polarpix.predict",
+    "load": "polarpix.predictor",
 }
 
 

@@ -17,6 +17,7 @@ from polarpix import commands
 from polarpix.bench import commands as bench
 from polarpix.doctor import commands as doctor
 from polarpix.errors import InputError, TerminatedError
+from polarpix.export import commands as exporting
 from polarpix.review import commands as review
 from polarpix.web.commands import serve
 from polarpix.zoo import MODELS
@@ -27,6 +28,7 @@ COMMANDS: dict[str, Callable[..., int]] = {
     "train": commands.train,
     "eval": commands.evaluate,
     "predict": commands.predict,
+    "export": exporting.export,
     "serve": serve,
     "explain": review.explain,
     "compare": review.compare,
@@ -40,6 +42,7 @@ BENCHES: dict[str, Callable[..., int]] = {
     "block": bench.block,
     "model": bench.model,
     "kernels": bench.kernels,
+    "export": bench.export,
     "accuracy": bench.accuracy,
 }
 DOCTOR: dict[str, Callable[..., int]] = {

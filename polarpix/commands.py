@@ -9,12 +9,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from polarpix.config import PoseRun
 from polarpix.errors import InputError
 
 if TYPE_CHECKING:
     from polarpix.detectors import Detector
     from polarpix.engine.evaluate import Evaluation
-    from polarpix.predict import PosePredictor
+    from polarpix.framed import FramedPoses
     from polarpix.ray_predict import RayJob
 
 __all__ = ["demo", "evaluate", "info", "models", "predict", "publish", "train"]
@@ -124,7 +125,7 @@ def predict(
     """Predict images and videos: overlays, and COCO keypoint JSON or label PNGs.
 
     Args:
-        weights: weights/best.safetensors, a run folder or a model's name; with --config a published checkpoint (.pth).
+        weights: weights/best.safetensors, a run folder, an exported file, a model's name; a .pth file with --config.
         source: images, folders, globs, videos, http(s) addresses, numbers of webcams.
         boxes: x,y,width,height in pixels for every image, or a COCO detection JSON; by default the whole image.
         detector: what finds the boxes instead: a detector of torchvision, or of transformers by folder or hub name.
@@ -140,8 +141,8 @@ def predict(
         out: folder for what is written.
         device: auto, cpu, cuda, cuda:1, ...
     """
-    from polarpix.predict import PosePredictor, load
     from polarpix.predict_files import FileJob, predict_files, seconds_line
+    from polarpix.predictor import load
 
     if boxes and detector:
         raise InputError(f"--boxes {boxes} and --detector {detector}: give one of the two")
@@ -155,12 +156,12 @@ def predict(
     predictor = load(weights, device, options, config, batch)
     job = FileJob(source, Path(out), boxes, frames=frames, frame_labels=frame_labels)
     if detector:
-        if not isinstance(predictor, PosePredictor):
+        if not isinstance(predictor, FramedPoses):
             raise InputError(f"--detector {detector}: a segmentation network takes no boxes: leave it out")
-        job.detector = find_detector(predictor, detector, category)
+        job.detector = find_detector(predictor, detector, category, device)
     elif category:
         job.category = category_number(category)
-    if isinstance(predictor, PosePredictor) and not (boxes or detector or predictor.run.data.whole_image):
+    if isinstance(predictor.run, PoseRun) and not (boxes or detector or predictor.run.data.whole_image):
         warnings.warn(
             "no --boxes: every whole image is taken as the box of one instance, though the network learned from boxes: "
             "give x,y,width,height, a COCO detection JSON or a --detector",
@@ -187,11 +188,12 @@ def predict_on_ray(job: RayJob, sources: list[str]) -> int:
     return 2 if failed else 0
 
 
-def find_detector(predictor: PosePredictor, name: str, category: str) -> Detector:
-    """The detector for a predictor's skeleton, with its threshold and on its device."""
+def find_detector(predictor: FramedPoses, name: str, category: str, device: str) -> Detector:
+    """The detector for a predictor's skeleton, with its threshold, on the device of that name."""
     from polarpix.detectors import load_detector
+    from polarpix.predict import find_device
 
-    return load_detector(name, predictor.schema, predictor.device, category, predictor.run.eval.box_threshold)
+    return load_detector(name, predictor.schema, find_device(device), category, predictor.run.eval.box_threshold)
 
 
 def category_number(category: str) -> int:
@@ -287,12 +289,19 @@ def info(what: str = "", /) -> int:
     """Say what a weights file is, which keys a page has, or which versions and devices are here.
 
     Args:
-        what: a weights file, run folder or model's name, "pose" or "seg" for the keys of a page, or nothing.
+        what: a weights file, run folder, exported file, model's name, "pose" or "seg" for a page's keys, or nothing.
     """
     if what in ("pose", "seg"):
         from polarpix.pages import run_parser
 
         run_parser(what, "train", f"Every key of a {what} page, with its default.").print_help()
+        return 0
+    if Path(what).suffix in (".onnx", ".pt2", ".xml"):
+        from polarpix.runtime.predictors import describe, open_exported
+
+        exported = open_exported(what, "cpu")
+        print(describe(exported))
+        print_metrics(exported.metrics, exported.run.monitor)
         return 0
     if what:
         from polarpix.engine.artifact import load_artifact

@@ -11,15 +11,17 @@ import io
 import os
 import uuid
 from collections.abc import Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import cv2
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, UnidentifiedImageError
 
 from polarpix.errors import InputError
+from polarpix.plain_images import decode_plain
+from polarpix.plain_images import encode_label as encode_plain
 from polarpix.rgb import exif_orientation, from_pillow, orient, to_rgb
 from polarpix.types import UInt8Array
 
@@ -80,6 +82,10 @@ def decode_image(data: bytes, name: str) -> UInt8Array:
     Raises:
         InputError: it is no image, is cut off, or holds values that have no reading as a picture.
     """
+    if find_spec("PIL") is None:  # beside an exported network it need not be
+        return decode_plain(data, Path(name))
+    from PIL import Image, UnidentifiedImageError
+
     try:
         with Image.open(io.BytesIO(data)) as picture:
             orientation = exif_orientation(picture)
@@ -110,6 +116,8 @@ def read_label(path: str | Path) -> UInt8Array:
     """
     path = Path(path)
     data = _read_bytes(path, "label map")
+    from PIL import Image, UnidentifiedImageError
+
     try:
         with Image.open(io.BytesIO(data)) as picture:
             if picture.format in ("JPEG", "MPO"):
@@ -223,14 +231,7 @@ def encode_label(label: npt.NDArray[Any], palette: Sequence[tuple[int, int, int]
         raise InputError(f"label map is {label.dtype} {list(label.shape)}: give integers [H, W]")
     if label.min() < 0 or label.max() > 255:
         raise InputError(f"label map holds values {label.min()}..{label.max()}: they must lie in 0..255")
-    picture = Image.fromarray(np.ascontiguousarray(label.astype(np.uint8)))
-    if palette is not None:
-        picture = picture.copy()
-        flat = [channel for colour in palette for channel in colour]
-        picture.putpalette(flat + [0] * (768 - len(flat)))  # a short palette would cut the indices to fewer bits
-    stream = io.BytesIO()
-    picture.save(stream, format="PNG")
-    return stream.getvalue()
+    return encode_plain(label.astype(np.uint8), palette)
 
 
 def normalize(image: Tensor) -> Tensor:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from itertools import repeat
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
 import numpy as np
 import torch
@@ -16,22 +16,19 @@ from polarpix.config import PoseRun, SegRun
 from polarpix.engine.adopt import open_weights
 from polarpix.engine.artifact import Artifact, load_state
 from polarpix.errors import InputError
+from polarpix.framed import FramedPoses, FramedSegs, check_batch
 from polarpix.hub.share import Shareable
 from polarpix.images import normalize
 from polarpix.pages import load_page, make_run
 from polarpix.pose.crop import PoseTransform
-from polarpix.pose.inference import instance_scores, predict_heatmaps, to_image_points
+from polarpix.pose.inference import predict_heatmaps, to_image_points
 from polarpix.pose.model import build_pose_model
-from polarpix.pose.oks import oks_nms
 from polarpix.pose.task import run_codec
-from polarpix.results import PoseResult, SegResult, check_boxes
 from polarpix.seg.model import build_seg_model
 from polarpix.seg.multiscale import predict_probabilities
-from polarpix.sources import AnySource, Frame, open_frame
-from polarpix.streams import stream_results
-from polarpix.types import ClassTable, FloatArray, KeypointSchema, PosePrediction, PoseSample, SegPrediction, UInt8Array
+from polarpix.types import ClassTable, FloatArray, KeypointSchema, PoseSample, UInt8Array
 
-__all__ = ["PosePredictor", "SegPredictor", "artifact_run", "load"]
+__all__ = ["PosePredictor", "SegPredictor", "artifact_run", "find_device", "load"]
 
 
 class Predictor(Shareable):
@@ -50,7 +47,7 @@ class Predictor(Shareable):
         return found
 
 
-class PosePredictor(Predictor):
+class PosePredictor(FramedPoses, Predictor):
     """A pose network with its protocol; call it with an image and boxes.
 
     Args:
@@ -107,71 +104,8 @@ class PosePredictor(Predictor):
             scores.append(score.cpu().numpy())
         return np.concatenate(points), np.concatenate(scores)
 
-    def prepare(self, frame: Frame, boxes: Any) -> tuple[FloatArray, FloatArray]:
-        """Boxes [N, 4] and their scores [N], those below ``eval.box_threshold`` left out; null is the whole image.
 
-        Raises:
-            InputError: boxes that are none.
-        """
-        height, width = frame.image.shape[:2]
-        given = [[0, 0, width, height]] if boxes is None else boxes
-        rows, scores = check_boxes(given, frame.image.shape, frame.file)
-        sure = scores >= self.run.eval.box_threshold
-        return rows[sure], scores[sure]
-
-    def share(self, frame: Frame, prepared: tuple[FloatArray, FloatArray]) -> tuple[int, None]:
-        """A frame's part of a batch: its boxes; crops of all frames go together."""
-        return max(1, len(prepared[0])), None
-
-    def predict(self, frames: Sequence[Frame], prepared: Sequence[tuple[FloatArray, FloatArray]]) -> list[PoseResult]:
-        """One result per frame; the crops of all frames share the batches."""
-        images = [frame.image for frame, (rows, _) in zip(frames, prepared, strict=True) for _ in rows]
-        found = self.locate(images, np.concatenate([rows for rows, _ in prepared]))
-        results, end = [], 0
-        for frame, (rows, box_scores) in zip(frames, prepared, strict=True):
-            start, end = end, end + len(rows)
-            prediction = self.keep(found[0][start:end], found[1][start:end], rows, box_scores)
-            results.append(PoseResult(frame.image, prediction, self.schema, frame.file, frame.index, frame.time))
-        return results
-
-    def keep(
-        self, keypoints: FloatArray, scores: FloatArray, rows: FloatArray, box_scores: FloatArray
-    ) -> PosePrediction:
-        """The instances of one frame, scored, doubles left out."""
-        totals = instance_scores(torch.from_numpy(scores), torch.from_numpy(box_scores), self.run.eval.visibility)
-        areas = rows[:, 2] * rows[:, 3] * self.run.data.box_padding**2
-        kept = np.sort(oks_nms(keypoints, totals.numpy(), areas, self.schema.sigmas, self.run.eval.oks_nms))
-        return PosePrediction(keypoints[kept], scores[kept], rows[kept], box_scores[kept], totals.numpy()[kept])
-
-    def __call__(self, image: AnySource, boxes: Any = None) -> PoseResult:
-        """Predict one image.
-
-        Args:
-            image: a file, an address or an array.
-            boxes: [N, 4] or [N, 5]: x, y, width, height[, score] in pixels of the image; null takes the whole image.
-
-        Raises:
-            InputError: an unreadable image, or boxes that are none.
-        """
-        frame = open_frame(image)
-        return self.predict([frame], [self.prepare(frame, boxes)])[0]
-
-    def stream(
-        self, images: AnySource | Iterable[AnySource], boxes: Iterable[Any] | None = None
-    ) -> Iterator[PoseResult]:
-        """One result per frame, lazily and in order, ``batch_size`` boxes at a time; threads read ahead.
-
-        Args:
-            images: one or several of: file, folder, pattern, video, address, number of a webcam, array.
-            boxes: those of each frame; by default the whole frame.
-
-        Raises:
-            InputError: a source or boxes that are not in order, after the results of the frames before.
-        """
-        return stream_results(self, images, boxes)
-
-
-class SegPredictor(Predictor):
+class SegPredictor(FramedSegs, Predictor):
     """A segmentation network with its protocol; call it with an image.
 
     Args:
@@ -197,52 +131,13 @@ class SegPredictor(Predictor):
         layout = torch.channels_last if self.run.engine.channels_last else torch.contiguous_format
         return normalize(pixels).contiguous(memory_format=layout)
 
-    def prepare(self, frame: Frame, boxes: Any) -> None:
-        """Nothing is given with a frame.
-
-        Raises:
-            InputError: boxes, which a segmentation network does not take.
-        """
-        if boxes is not None:
-            raise InputError(f"{frame.file or 'image'}: a segmentation network takes no boxes: leave them out")
-
-    def share(self, frame: Frame, prepared: None) -> tuple[int, tuple[int, ...]]:
-        """A frame's part of a batch: one; the frames of a batch are of one size."""
-        return 1, frame.image.shape
-
     @torch.no_grad()
-    def predict(self, frames: Sequence[Frame], prepared: Sequence[None] = ()) -> list[SegResult]:
-        """One result per frame; all are of one size."""
-        x = self.inputs(np.stack([frame.image for frame in frames]))
+    def label(self, images: UInt8Array) -> tuple[UInt8Array, FloatArray]:
+        """Class index and its probability [B, H, W] of images [B, H, W, 3]."""
+        x = self.inputs(images)
         probabilities = predict_probabilities(self.model, x, self.run.eval, self.run.data.crop_size)
         confidence, label = probabilities.max(dim=1)  # [B, H, W]
-        labels, sure = label.to(torch.uint8).cpu().numpy(), confidence.float().cpu().numpy()
-        return [
-            SegResult(frame.image, SegPrediction(*found), self.classes, frame.file, frame.index, frame.time)
-            for frame, *found in zip(frames, labels, sure, strict=True)
-        ]
-
-    def __call__(self, image: AnySource, boxes: None = None) -> SegResult:
-        """Predict one image: a file, an address or an array.
-
-        Raises:
-            InputError: an unreadable image, or boxes, which a segmentation network does not take.
-        """
-        frame = open_frame(image)
-        self.prepare(frame, boxes)
-        return self.predict([frame])[0]
-
-    def stream(self, images: AnySource | Iterable[AnySource], boxes: None = None) -> Iterator[SegResult]:
-        """One result per frame, lazily and in order, ``batch_size`` frames of one size at a time; threads read ahead.
-
-        Args:
-            images: one or several of: file, folder, pattern, video, address, number of a webcam, array.
-            boxes: none.
-
-        Raises:
-            InputError: a source that is not in order, after the results of the frames before.
-        """
-        return stream_results(self, images, boxes)
+        return label.to(torch.uint8).cpu().numpy(), confidence.float().cpu().numpy()
 
 
 def load(
@@ -265,8 +160,7 @@ def load(
     Raises:
         InputError: no such file, one that does not fit, a device that is not there, or a batch of none.
     """
-    if batch is not None and batch < 1:
-        raise InputError(f"batch is {batch}: at least one crop or image goes through the network at a time")
+    check_batch(batch)
     artifact = open_weights(path, config, overrides)
     run = artifact_run(artifact, overrides, config=config)
     place = find_device(device)

@@ -15,10 +15,10 @@ from tqdm import tqdm
 from polarpix.box_files import BoxSource, boxes_of, image_key, parse_boxes
 from polarpix.detectors import Detector
 from polarpix.errors import InputError
+from polarpix.framed import FramedPoses, FramedSegs
 from polarpix.images import check_place
 from polarpix.outputs import Outputs
 from polarpix.pipeline import DEPTH, LIVE_DEPTH, Behind, Clock, ahead
-from polarpix.predict import PosePredictor, SegPredictor
 from polarpix.results import PoseResult, SegResult
 from polarpix.sources import Frame, Medium, find_media, frame_tasks
 from polarpix.streams import predict_groups
@@ -67,7 +67,7 @@ def unique_media(sources: Sequence[str]) -> list[Medium]:
     return list({(medium.kind, medium.place): medium for medium in media}.values())
 
 
-def predict_files(predictor: PosePredictor | SegPredictor, job: FileJob) -> FileJob:
+def predict_files(predictor: FramedPoses | FramedSegs, job: FileJob) -> FileJob:
     """Predict every image and frame; write overlays, and keypoints.json with images.json or label maps.
 
     One unreadable source does not stop the others, and an interruption leaves what was found until then.
@@ -79,7 +79,7 @@ def predict_files(predictor: PosePredictor | SegPredictor, job: FileJob) -> File
         InputError: no image at all, boxes that are none or belong to none of the images, or a place to write that is
             none.
     """
-    if isinstance(predictor, SegPredictor) and (job.boxes or job.detector):
+    if isinstance(predictor, FramedSegs) and (job.boxes or job.detector):
         option = f"--boxes {job.boxes}" if job.boxes else "--detector"
         raise InputError(f"{option}: a segmentation network takes no boxes: leave them out")
     media = unique_media(job.sources)
@@ -168,7 +168,7 @@ def located(job: FileJob, frames: Iterator[Frame], table: BoxSource) -> Iterator
 
 
 def prepared(
-    predictor: PosePredictor | SegPredictor, pairs: Iterator[tuple[Frame, Any]], job: FileJob
+    predictor: FramedPoses | FramedSegs, pairs: Iterator[tuple[Frame, Any]], job: FileJob
 ) -> Generator[tuple[Frame, Any]]:
     """The frames whose boxes are in order, with what the predictor makes of them; the others are noted."""
     for frame, boxes in pairs:

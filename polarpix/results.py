@@ -14,6 +14,7 @@ from polarpix.draw import draw_keypoints, draw_mask
 from polarpix.errors import InputError
 from polarpix.images import encode_label, write_image, write_label
 from polarpix.pose.oks import coco_results
+from polarpix.rle import encode_mask
 from polarpix.seg.classes import CITYSCAPES, cityscapes_label_ids
 from polarpix.sources import open_frame
 from polarpix.types import ClassTable, FloatArray, KeypointSchema, PosePrediction, SegPrediction, UInt8Array
@@ -111,13 +112,10 @@ class SegResult:
 
     def to_coco(self, image_id: int = 0) -> list[dict[str, Any]]:
         """COCO stuff results: one run-length encoded mask per class that occurs, categories counted from 1."""
-        from faster_coco_eval.core import mask as masks
-
         results: list[dict[str, Any]] = []
         for index in np.unique(self.prediction.label):
             region = self.prediction.label == index  # [H, W]
-            code = masks.encode(np.asfortranarray(region.astype(np.uint8)))
-            code["counts"] = code["counts"].decode() if isinstance(code["counts"], bytes) else code["counts"]
+            code = encode_mask(region)
             score = float(self.prediction.confidence[region].mean())
             results.append({"image_id": image_id, "category_id": int(index) + 1, "segmentation": code, "score": score})
         return results

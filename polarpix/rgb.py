@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
 
 from polarpix.errors import InputError
 from polarpix.types import UInt8Array
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 __all__ = ["exif_orientation", "from_pillow", "orient", "to_rgb"]
 
@@ -27,9 +29,9 @@ def to_rgb(image: npt.NDArray[Any] | Image.Image) -> UInt8Array:
     Raises:
         InputError: another shape, type or range of values.
     """
-    if isinstance(image, Image.Image):
-        return orient(from_pillow(image), exif_orientation(image))
     if not isinstance(image, np.ndarray):
+        if hasattr(image, "getexif"):  # Pillow's, which need not be installed
+            return orient(from_pillow(image), exif_orientation(image))
         raise InputError(f"image is a {type(image).__name__}: give a numpy array [H, W, 3] or a Pillow image")
     if image.ndim == 2:
         image = image[:, :, None]

@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageDraw, ImageFont
 
 from polarpix.errors import InputError
 from polarpix.rgb import to_rgb
@@ -22,6 +21,8 @@ _INK = (40, 44, 52)
 
 def captioned(image: UInt8Array, text: str, size: int = 13) -> UInt8Array:
     """The picture over a line of text, which is cut to its width."""
+    from PIL import Image, ImageDraw, ImageFont
+
     font = ImageFont.load_default(size)
     width = image.shape[1]
     if font.getlength(text) > width:
@@ -71,6 +72,8 @@ def tile(
 
 def legend(classes: ClassTable, columns: int = 4, size: int = 15) -> UInt8Array:
     """Names beside patches of their colours, row by row; `size` is the height of the letters in pixels."""
+    from PIL import Image, ImageDraw, ImageFont
+
     font = ImageFont.load_default(size)
     columns = max(1, min(columns, len(classes.names)))
     cell = 3 * size + math.ceil(max(font.getlength(name) for name in classes.names))

@@ -23,6 +23,7 @@ from polarpix.pages import load_page
 from polarpix.psa import loops
 
 if TYPE_CHECKING:
+    from polarpix.export.run import Export
     from polarpix.predict import PosePredictor, SegPredictor
 
 if not torch.cuda.is_available():
@@ -199,3 +200,20 @@ def seg(seg_folder: Path) -> SegPredictor:
     found = load(seg_folder / "weights" / "best.safetensors", device="cpu")
     assert isinstance(found, SegPredictor)
     return found
+
+
+@pytest.fixture(scope="session")
+def pose_export(pose_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Export:
+    """The small pose run as ONNX; for reading only."""
+    from polarpix.export.run import export
+
+    return export(pose_folder, "onnx", tmp_path_factory.mktemp("pose_export") / "pose.onnx")
+
+
+@pytest.fixture(scope="session")
+def seg_export(seg_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Export:
+    """The small segmentation run as ONNX, for images of any size, which it looks at in half the size."""
+    from polarpix.export.run import export
+
+    options = ["--eval.scales", "[0.5]"]
+    return export(seg_folder, "onnx", tmp_path_factory.mktemp("seg_export") / "seg.onnx", options=options)

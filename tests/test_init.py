@@ -9,7 +9,7 @@ import pytest
 import polarpix
 from polarpix.attention import build_attention
 from polarpix.backbones.insert import insert_attention
-from polarpix.predict import load
+from polarpix.predictor import load
 from polarpix.psa.block import PolarizedSelfAttention
 
 

@@ -70,6 +70,7 @@ ONLY_PARSED = {
     r".*(\bbody\b|\bstreet\b)": "takes the models in the box; tests/test_zoo.py runs it",
     r"compare\b": "takes evaluated runs; tests/review/test_compare.py runs it",
     r"serve\b": "runs until it is stopped; tests/web runs it",
+    r"(export\b|.*\.(onnx|pt2|xml)\b)": "writes whole networks; tests/export and tests/runtime run it",
     r"data\b": "takes files of other programs; tests/doctor runs it",
     r"predict\b.*(--detector|--ray|\.mp4)": "takes what is not here; the tests of those parts run it",
     r".*\buser/": "takes the Hugging Face Hub; tests/hub runs it with another in its place",
@@ -182,7 +183,7 @@ def check_command(words: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
         pages = yaml_blocks()
         page = pages.get(values["config"]) or yaml.safe_load((ROOT / values["config"]).read_text())
         make_run(page, values["options"])
-    elif name in ("eval", "predict", "explain"):
+    elif name in ("eval", "predict", "explain") or (name == "export" and "weights" in values):
         parts = Path(values["weights"]).parts
         task = parts[1] if len(parts) == 3 else "seg" if parts == ("street",) else "pose"
         make_run({"task": task, "name": parts[-1]}, values["options"])

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from polarpix.errors import InputError
 
-__all__ = ["accuracy", "block", "kernels", "model"]
+__all__ = ["accuracy", "block", "export", "kernels", "model"]
 
 
 def block(
@@ -90,6 +90,19 @@ def kernels(static: bool = False, json: str = "") -> int:
     from polarpix.bench.kernels import kernels as report
 
     return report(static, json)
+
+
+def export(rounds: int = 0, json: str = "") -> int:
+    """Time the predictor of an exported ONNX file beside loops over onnxruntime written by hand, on the CPU.
+
+    Args:
+        rounds: samples of each way; 0 for the default.
+        json: FILE.json for the record; FILE.md goes beside it.
+    """
+    from polarpix.bench.exporting import bench_export
+
+    print(bench_export(json, rounds))
+    return 0
 
 
 def accuracy(

@@ -18,6 +18,7 @@ from polarpix.attention import build_attention
 from polarpix.config import PoseRun, SegRun
 from polarpix.errors import InputError
 from polarpix.images import write_bytes
+from polarpix.metadata import read_labels
 from polarpix.psa import PolarizedSelfAttention
 from polarpix.types import ClassTable, KeypointSchema
 from polarpix.zoo import WEIGHTS, find_weights, no_weights
@@ -111,16 +112,6 @@ def write_artifact(path: Path, artifact: Artifact) -> None:
     }
     state = {name: tensor.detach().cpu().contiguous() for name, tensor in artifact.state.items()}
     write_bytes(path, save(state, metadata))
-
-
-def read_labels(task: str, values: dict[str, Any]) -> KeypointSchema | ClassTable:
-    """Labels from their JSON: lists become the tuples of the value classes."""
-
-    def frozen(value: Any) -> Any:
-        return tuple(frozen(v) for v in value) if isinstance(value, list) else value
-
-    kind = KeypointSchema if task == "pose" else ClassTable
-    return kind(**{key: frozen(value) for key, value in values.items()})
 
 
 def load_artifact(path: str | Path) -> Artifact:

@@ -20,7 +20,6 @@ from polarpix.color import jitter_color
 from polarpix.config import PoseDataConfig, PoseModelConfig
 from polarpix.errors import InputError
 from polarpix.pose.augment import CropDraw, draw_crop, lower_half
-from polarpix.pose.codec import CODECS
 from polarpix.types import FloatArray, KeypointSchema, PoseSample, UInt8Array
 
 __all__ = ["PoseTransform", "crop_matrix", "invert_matrix", "move_points", "warp"]
@@ -97,6 +96,8 @@ class PoseTransform:
     def __init__(
         self, data: PoseDataConfig, model: PoseModelConfig, schema: KeypointSchema, training: bool = False
     ) -> None:
+        from polarpix.pose.codec import CODECS  # brings torch, which cutting crops does without
+
         self.data, self.training = data, training
         self.size: tuple[int, int] = (model.input_size[0], model.input_size[1])
         self.udp = CODECS[model.codec].unbiased

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from polarpix.images import normalize
+from polarpix.pose.instances import instance_scores
 from polarpix.pose.maps import flip_heatmaps
 
 __all__ = ["instance_scores", "predict_heatmaps", "to_image_points"]
@@ -44,10 +45,3 @@ def predict_heatmaps(
 def to_image_points(keypoints: Tensor, to_image: Tensor) -> Tensor:
     """Map crop pixels [B, K, 2] by affines [B, 2, 3] to image pixels [B, K, 2]."""
     return keypoints @ to_image[:, :, :2].transpose(1, 2) + to_image[:, None, :, 2]
-
-
-def instance_scores(scores: Tensor, box_scores: Tensor, visibility: float) -> Tensor:
-    """Box score times the mean score of the keypoints above ``visibility`` (HRNet's protocol): [B]."""
-    seen = scores > visibility  # [B, K]
-    mean = (scores * seen).sum(dim=1) / seen.sum(dim=1).clamp(min=1)
-    return box_scores * mean

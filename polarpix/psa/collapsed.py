@@ -128,7 +128,7 @@ def released_sequential_query(m: Tensor, g: Tensor | None, W_q: Tensor, W_v: Ten
     The gate goes into the weights of each sample, so that y is never formed.
     """
     t = _linear(m if g is None else m * g, W_q)  # [B, h]
-    return t, W_v.flatten(1).expand(len(m), -1, -1) if g is None else W_v.flatten(1) * g[:, None]
+    return t, W_v.flatten(1).expand(m.shape[0], -1, -1) if g is None else W_v.flatten(1) * g[:, None]
 
 
 def released_sequential_logits(X: Tensor, W: Tensor, t: Tensor) -> Tensor:

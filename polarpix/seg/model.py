@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -131,7 +132,7 @@ class OCRNet(nn.Module):
 
     def at_scale(self, image: Tensor, scale: float) -> tuple[Tensor, Tensor, Tensor]:
         """Logits, auxiliary logits [B, C, h, w] and gate [B, 1, h, w] of the image resized to [B, 3, h, w]."""
-        h, w = (max(1, int(length * scale)) for length in image.shape[2:])
+        h, w = (max(1, math.floor(length * scale)) if scale != 1 else length for length in image.shape[2:])
         padded = _pad(resize(image, (h, w)), self.multiple)  # [B, 3, h', w']
         joined = join_maps(self.backbone(padded)[self.low_index :])  # [B, c, h'/4, w'/4]
         scores, guess, features = self.ocr(joined)

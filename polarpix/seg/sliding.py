@@ -46,7 +46,7 @@ def sliding(network: Network, image: Tensor, window: tuple[int, int], overlap: f
             part = slice(top, top + window[0]), slice(left, left + window[1])
             probabilities = whole(network, padded[:, :, part[0], part[1]])  # [B, C, window]
             if total is None:
-                total = probabilities.new_zeros(len(image), probabilities.shape[1], height, width)  # [B, C, H', W']
+                total = probabilities.new_zeros(*probabilities.shape[:2], height, width)  # [B, C, H', W']
             total[:, :, part[0], part[1]] += probabilities
             count[part] += 1
     assert total is not None  # every axis has at least one window

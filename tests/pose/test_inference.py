@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from polarpix.images import normalize
 from polarpix.pose.codec import build_codec
 from polarpix.pose.crop import crop_matrix, invert_matrix, move_points
-from polarpix.pose.inference import instance_scores, predict_heatmaps, to_image_points
+from polarpix.pose.inference import predict_heatmaps, to_image_points
 
 
 class Finder(nn.Module):
@@ -98,9 +98,3 @@ def test_a_crop_found_is_a_point_on_the_image() -> None:
     found = to_image_points(points, torch.from_numpy(invert_matrix(matrix)).float()[None])
     torch.testing.assert_close(found[0], truth, atol=0.3, rtol=0)
     assert (scores > 0.8).all()
-
-
-def test_instance_scores_by_hand() -> None:
-    scores = torch.tensor([[0.1, 0.5, 0.7], [0.1, 0.1, 0.1], [0.2, 0.9, 0.3]])
-    found = instance_scores(scores, torch.tensor([0.5, 1.0, 2.0]), visibility=0.2)
-    torch.testing.assert_close(found, torch.tensor([0.3, 0.0, 1.2]))

@@ -1,0 +1,1 @@
+"""Trained networks to files that run elsewhere, compared before they are kept."""

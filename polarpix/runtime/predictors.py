@@ -1,0 +1,169 @@
+"""The predictors of exported files: the same calls and results as those of weights files; nothing here needs torch."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from polarpix.config import PoseRun, SegRun
+from polarpix.errors import InputError
+from polarpix.framed import FramedPoses, FramedSegs
+from polarpix.metadata import read_labels, read_run
+from polarpix.pose.instances import cut_crops
+from polarpix.runtime.sessions import Session, open_session
+from polarpix.sources import Frame
+from polarpix.types import ClassTable, FloatArray, KeypointSchema, UInt8Array
+
+__all__ = ["Exported", "ExportedPosePredictor", "ExportedSegPredictor", "describe", "load_exported", "open_exported"]
+
+
+@dataclass(frozen=True)
+class Exported:
+    """An exported file, opened."""
+
+    file: str
+    session: Session
+    task: str  # pose or seg
+    run: PoseRun | SegRun  # the page; its protocol is inside the graph
+    labels: KeypointSchema | ClassTable
+    metrics: dict[str, float]  # of the weights, before they were exported
+    udp: bool  # of a pose network: the convention of its crops
+    size: tuple[int, int] | None  # height and width that a segmentation network is fixed to
+    form: str
+    layout: str
+    commit: str  # of the training
+    version: str  # of the polarpix that exported it
+
+
+def open_exported(path: str | Path, device: str = "auto") -> Exported:
+    """Read an exported file; see :func:`polarpix.runtime.sessions.open_session`, also for the errors."""
+    session, texts = open_session(path, device)
+    task, size = texts["task"], json.loads(texts["size"])
+    return Exported(
+        file=str(path),
+        session=session,
+        task=task,
+        run=read_run(json.loads(texts["run"])),
+        labels=read_labels(task, json.loads(texts["labels"])),
+        metrics=json.loads(texts["metrics"]),
+        udp=texts["udp"] == "true",
+        size=None if size is None else (size[0], size[1]),
+        form=texts["form"],
+        layout=texts["layout"],
+        commit=texts["commit"],
+        version=texts["polarpix"],
+    )
+
+
+def load_exported(
+    path: str | Path, device: str = "auto", batch: int | None = None
+) -> ExportedPosePredictor | ExportedSegPredictor:
+    """The predictor of an exported file: .onnx (onnxruntime, without torch), .pt2 (torch.export) or .xml (OpenVINO).
+
+    Args:
+        path: the file.
+        device: where to compute.
+        batch: crops or images per run; by default 32 crops, 1 image.
+
+    Raises:
+        InputError: as :func:`polarpix.runtime.sessions.open_session` says.
+    """
+    exported = open_exported(path, device)
+    if exported.task == "pose":
+        return ExportedPosePredictor(exported, batch or 32)
+    return ExportedSegPredictor(exported, batch or 1)
+
+
+class ExportedPosePredictor(FramedPoses):
+    """An exported pose network; call it with an image and boxes.
+
+    Args:
+        exported: the file.
+        batch_size: crops per run.
+    """
+
+    def __init__(self, exported: Exported, batch_size: int = 32) -> None:
+        assert isinstance(exported.run, PoseRun)
+        assert isinstance(exported.labels, KeypointSchema)
+        self.exported, self.run, self.schema, self.batch_size = exported, exported.run, exported.labels, batch_size
+        self.size = (self.run.model.input_size[0], self.run.model.input_size[1])
+
+    def locate(self, image: UInt8Array | Sequence[UInt8Array], boxes: FloatArray) -> tuple[FloatArray, FloatArray]:
+        """Keypoints [N, K, 2] in image pixels and scores [N, K] for boxes [N, 4] of one image, or each of its own."""
+        k = len(self.schema.names)
+        points, scores = [np.zeros((0, k, 2), np.float32)], [np.zeros((0, k), np.float32)]
+        for start in range(0, len(boxes), self.batch_size):
+            part = slice(start, start + self.batch_size)
+            images = image if isinstance(image, np.ndarray) else image[part]
+            crops, to_image = cut_crops(images, boxes[part], self.size, self.run.data.box_padding, self.exported.udp)
+            found, score = self.exported.session(crops, to_image)
+            points.append(found)
+            scores.append(score)
+        return np.concatenate(points), np.concatenate(scores)
+
+
+class ExportedSegPredictor(FramedSegs):
+    """An exported segmentation network; call it with an image.
+
+    Args:
+        exported: the file.
+        batch_size: images of one size per run.
+    """
+
+    def __init__(self, exported: Exported, batch_size: int = 1) -> None:
+        assert isinstance(exported.run, SegRun)
+        assert isinstance(exported.labels, ClassTable)
+        self.exported, self.run, self.classes, self.batch_size = exported, exported.run, exported.labels, batch_size
+
+    def prepare(self, frame: Frame, boxes: Any) -> None:
+        """Check a frame.
+
+        Raises:
+            InputError: an image of another size where the file is fixed to one, or boxes, which a segmentation network
+                does not take.
+        """
+        super().prepare(frame, boxes)
+        size = frame.image.shape[:2]
+        if self.exported.size not in (None, size):
+            fixed = "x".join(map(str, self.exported.size or ()))
+            raise InputError(
+                f"{frame.file or 'image'}: is {size[0]}x{size[1]}, {self.exported.file} takes images of {fixed} only: "
+                "resize it, or export without --size"
+            )
+
+    def label(self, images: UInt8Array) -> tuple[UInt8Array, FloatArray]:
+        """Class index and its probability [B, H, W] of images [B, H, W, 3]."""
+        label, confidence = self.exported.session(images)
+        return label, confidence
+
+
+def describe(exported: Exported) -> str:
+    """What an exported file is, in lines for the terminal."""
+    backbone = exported.run.model.backbone
+    kind = f" ({exported.form} form, {exported.layout})" if exported.form else ""
+    if isinstance(exported.run, PoseRun):
+        taken = f"crops of {'x'.join(map(str, exported.run.model.input_size))}, any number"
+        inside = f"{exported.run.model.codec} decoding" + (", flip test" if exported.run.eval.flip_test else "")
+    else:
+        taken = "images of " + ("any size" if exported.size is None else "x".join(map(str, exported.size)))
+        protocol = exported.run.eval
+        inside = f"argmax, {protocol.mode} images"
+        inside += "" if list(protocol.scales) == [1.0] else f", scales {list(protocol.scales)}"
+        inside += ", mirrored too" if protocol.flip else ""
+    lines = [
+        exported.file,
+        f"  task       {exported.task}",
+        f"  network    {backbone.name}, attention {backbone.attention}{kind}",
+        f"  outputs    {len(exported.labels.names)}: {', '.join(exported.labels.names)}",
+        f"  takes      {taken}",
+        f"  inside     {inside}",
+        f"  trained on {exported.run.data.root}",
+        f"  commit     {exported.commit or 'unknown'}",
+        f"  exported   by polarpix {exported.version}",
+    ]
+    return "\n".join(lines)

@@ -1,0 +1,63 @@
+"""Exported files opened, and everything that can be wrong with one."""
+
+import builtins
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from polarpix.errors import InputError
+from polarpix.export.run import Export
+from polarpix.runtime.sessions import SESSIONS, open_session
+
+
+@pytest.mark.parametrize("suffix", SESSIONS)
+def test_damaged_and_missing_files_are_named(suffix: str, tmp_path: Path) -> None:
+    path = tmp_path / f"a{suffix}"
+    with pytest.raises(InputError, match=r"no such file: give one that 'polarpix export' has written"):
+        open_session(path)
+    path.write_bytes(b"nothing of the kind")
+    if suffix == ".xml":
+        with pytest.raises(InputError, match=r"a\.bin: no such file: the weights of a\.xml lie beside it"):
+            open_session(path)
+        path.with_suffix(".bin").touch()
+    with pytest.raises(InputError, match=rf"a\{suffix}: not a readable .* file \(.+\): export it again"):
+        open_session(path)
+
+
+def test_other_suffixes_and_devices_are_refused(pose_export: Export, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"give a file that ends in \.onnx, \.pt2, \.xml"):
+        open_session(tmp_path / "a.tflite")
+    with pytest.raises(InputError, match=r"device 'tpu': this onnxruntime has .*CPUExecutionProvider"):
+        open_session(pose_export.file, "tpu")
+
+
+def test_a_foreign_network_is_refused(tmp_path: Path) -> None:
+    from onnx import TensorProto, helper, save
+
+    value = helper.make_tensor_value_info
+    graph = helper.make_graph(
+        [helper.make_node("Relu", ["x"], ["y"])],
+        "foreign",
+        [value("x", TensorProto.FLOAT, [1])],
+        [value("y", TensorProto.FLOAT, [1])],
+    )
+    save(helper.make_model(graph, ir_version=9, opset_imports=[helper.make_opsetid("", 18)]), tmp_path / "a.onnx")
+    with pytest.raises(InputError, match=r"not exported by this polarpix \(format None"):
+        open_session(tmp_path / "a.onnx")
+
+
+@pytest.mark.parametrize(("suffix", "package"), [(".onnx", "onnxruntime"), (".pt2", "torch"), (".xml", "openvino")])
+def test_a_missing_runtime_is_named(suffix: str, package: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / f"a{suffix}"
+    path.touch()
+    real = builtins.__import__
+
+    def refusing(name: str, *arguments: Any, **named: Any) -> Any:
+        if name.partition(".")[0] == package:
+            raise ImportError(name)
+        return real(name, *arguments, **named)
+
+    monkeypatch.setattr(builtins, "__import__", refusing)
+    with pytest.raises(InputError, match=f"needs {package}: pip install {package}"):
+        open_session(path)
