@@ -141,6 +141,7 @@ def predict(
         out: folder for what is written.
         device: auto, cpu, cuda, cuda:1, ...
     """
+    from polarpix.framed import FramedPoses
     from polarpix.predict_files import FileJob, predict_files, seconds_line
     from polarpix.predictor import load
 

@@ -188,10 +188,6 @@ def test_copy_keeps_what_is_frozen() -> None:
             r"deepest map of hrnet_w18_small can only have 32: set it",
         ),
         (BackboneConfig("vit_tiny_patch16_224"), r"deepest map of vit_tiny_patch16_224 can only have 16: set it"),
-        (
-            BackboneConfig("swin_tiny_patch4_window7_224", places=["layers_0"]),
-            r"FeatureListNet keeps its maps as \[B, H, W, C\]: attention takes \[B, C, H, W\] only",
-        ),
         (BackboneConfig("resnet18", attention="psa"), r"'psa' is not on the shelf"),
         (BackboneConfig("resnet18", attention_options={"x": 1}), r"attention psa_p with options {'x': 1}"),
         (BackboneConfig("resnet18", places=["layer1.0.act"]), r"no module 'layer1.0.act': did you mean layer1.0.act"),
@@ -208,6 +204,17 @@ def test_bad_config_is_one_line(config: BackboneConfig, message: str) -> None:
     with pytest.raises(InputError, match=message) as error:
         build_backbone(config)
     assert "\n" not in str(error.value)
+
+
+def test_attention_in_a_network_that_keeps_its_maps_the_other_way() -> None:
+    config = BackboneConfig("swin_tiny_patch4_window7_224", places=["layers_0"])
+    backbone = build_backbone(config)
+    (block,) = attention_blocks(backbone).values()
+    seen: list[tuple[int, ...]] = []
+    block.register_forward_hook(lambda _module, args, _out: seen.append(tuple(args[0].shape)))
+    maps = backbone(torch.randn(1, 3, 224, 224))
+    assert seen == [(1, 96, 56, 56)]
+    assert [m.shape[1] for m in maps] == list(backbone.channels)
 
 
 def test_network_without_feature_maps(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -131,7 +131,7 @@ def test_the_commands_from_page_to_server(tiny_coco: Path, tmp_path: Path, capsy
     assert "gt_boxes" in found
     boxes = str(tiny_coco / "detections.json")
     pictures = [str(tiny_coco / "val2017")]
-    assert commands.predict(str(weights), pictures, boxes, category=1, out=str(tmp_path / "out"), device="cpu") == 0
+    assert commands.predict(str(weights), pictures, boxes, category="1", out=str(tmp_path / "out"), device="cpu") == 0
     written = json.loads((tmp_path / "out" / "keypoints.json").read_text())
     assert {one["image_id"] for one in written} == {140, 141}
     detected = json.loads((tmp_path / "detected_boxes" / "results.json").read_text())
