@@ -177,6 +177,9 @@ def write_bytes(path: str | Path, data: bytes | memoryview, lasting: bool = Fals
                 file.flush()
                 os.fsync(file.fileno())
         os.replace(part, path)
+    except OSError as error:
+        error.filename = str(path)  # a full disk is told of no file otherwise
+        raise
     finally:
         part.unlink(missing_ok=True)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import io
 import os
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -70,11 +71,13 @@ def gone(folder: Path) -> bool:
 
 @contextmanager
 def missed(folder: Path) -> Iterator[None]:
-    """Whatever fails because the run folder is gone ends in a line that says so.
+    """Whatever fails because the run folder is gone ends in a line that says so, loggers in threads of their own too.
 
     Raises:
         InputError: something failed, and the folder is gone.
     """
+    usual = threading.excepthook
+    threading.excepthook = lambda told: None if gone(folder) else usual(told)
     try:
         yield
     except Exception as error:  # loggers and the trainer raise what they like
@@ -84,6 +87,8 @@ def missed(folder: Path) -> Iterator[None]:
                 "another --out"
             ) from error
         raise
+    finally:
+        threading.excepthook = usual
 
 
 class Presence(Callback):

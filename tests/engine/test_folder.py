@@ -63,6 +63,7 @@ def test_a_checkpoint_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, usual)
     assert found.value.errno == errno.EFBIG
+    assert found.value.filename == str(path)
     assert path.read_bytes() == before
     assert [one.name for one in tmp_path.iterdir()] == ["last.ckpt"]
     (tmp_path / "file").write_text("x")
