@@ -178,7 +178,8 @@ def write_bytes(path: str | Path, data: bytes | memoryview, lasting: bool = Fals
                 os.fsync(file.fileno())
         os.replace(part, path)
     except OSError as error:
-        error.filename = str(path)  # a full disk is told of no file otherwise
+        if error.errno:
+            error.filename = str(path)  # a full disk is told of no file otherwise
         raise
     finally:
         part.unlink(missing_ok=True)
