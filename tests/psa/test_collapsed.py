@@ -137,11 +137,14 @@ def test_errs_at_most_twice_as_much_as_the_reference_in_the_same_dtype(form, lay
     On top comes one rounding of the result and, for sums over P that are taken in another order, sqrt(P) of fp32.
     """
     if (form, layout) == ("released", "sequential"):
-        shape = (
-            shape[0],
-            max(64, shape[1]),
-            *shape[2:],
-        )  # its LayerNorm is over C/8 channels, of two it is nearly a sign
+        # Its LayerNorm is over C/8 channels; of two it is nearly a sign, and what passes back mostly rounding.
+        within_bound(form, layout, shape, dtype, memory, ("out", "x"))
+        shape = shape[0], max(64, shape[1]), *shape[2:]
+    within_bound(form, layout, shape, dtype, memory)
+
+
+def within_bound(form, layout, shape, dtype, memory, names=None):
+    """The bound for these results and gradients; for all by default."""
     errors = {}
     for seed in range(4):
         exact, _ = pair(shape[1], layout, form, seed=seed)
@@ -164,7 +167,8 @@ def test_errs_at_most_twice_as_much_as_the_reference_in_the_same_dtype(form, lay
         errors["channel.q.bias"]["size"] = errors["channel.q.weight"]["size"]
     pixels = shape[2] * shape[3]
     slack = torch.finfo(dtype).eps + torch.finfo(torch.float32).eps * math.sqrt(pixels)
-    for name, row in errors.items():
+    for name in names or errors:
+        row = errors[name]
         bound = 2 * math.sqrt(row["reference"]) + slack * math.sqrt(row["size"])
         assert math.sqrt(max(row[way] for way in WAYS)) <= bound, (name, row)
 
