@@ -19,7 +19,8 @@ from polarpix.errors import InputError
 from polarpix.findings import BEST, SPREAD, WORST, Findings
 from polarpix.images import read_image, write_image
 from polarpix.pages import load_page
-from polarpix.report import Report, Section, Table, Value, plain, shown, write_html, write_markdown
+from polarpix.report import Report, Section, Table, Value, plain, shown
+from polarpix.report_files import write_html, write_markdown
 
 __all__ = [
     "evaluation_record",

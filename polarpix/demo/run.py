@@ -21,7 +21,8 @@ from polarpix.gates import record_gates
 from polarpix.images import check_place
 from polarpix.pages import load_page
 from polarpix.predict import PosePredictor, SegPredictor, artifact_run, load
-from polarpix.report import Report, Section, write_html
+from polarpix.report import Report, Section
+from polarpix.report_files import write_html
 from polarpix.sheet import legend, tile
 from polarpix.summary import evaluation_record, run_curves, write_evaluation, write_training
 from polarpix.types import UInt8Array

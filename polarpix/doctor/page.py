@@ -13,7 +13,8 @@ from polarpix.doctor.findings import Case, Shown
 from polarpix.draw import draw_boxes, draw_keypoints
 from polarpix.errors import InputError
 from polarpix.images import read_image
-from polarpix.report import Report, Section, Table, Value, write_html
+from polarpix.report import Report, Section, Table, Value
+from polarpix.report_files import write_html
 from polarpix.seg.classes import voc_palette
 from polarpix.sheet import tile
 from polarpix.types import KeypointSchema, UInt8Array

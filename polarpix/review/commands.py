@@ -40,7 +40,7 @@ def explain(
     from polarpix.engine.evaluate import conditions
     from polarpix.images import check_place
     from polarpix.predict import PosePredictor, load
-    from polarpix.report import write_html
+    from polarpix.report_files import write_html
     from polarpix.review.explain import explain as look_inside
     from polarpix.review.explain import views
     from polarpix.review.explain_page import explain_report, summary_lines
@@ -72,7 +72,7 @@ def compare(runs: list[str], split: str = "", out: str = "compare.html") -> int:
         out: the page that is written.
     """
     from polarpix.images import check_place
-    from polarpix.report import write_html
+    from polarpix.report_files import write_html
     from polarpix.review.compare import compare_report, terminal_lines, warning
     from polarpix.review.runs import find_runs
 

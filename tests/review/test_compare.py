@@ -13,7 +13,8 @@ import pytest
 
 from polarpix import commands
 from polarpix.errors import InputError
-from polarpix.report import Change, write_html
+from polarpix.report import Change
+from polarpix.report_files import write_html
 from polarpix.review import commands as review
 from polarpix.review.compare import compare_report, metric_table, terminal_lines, warning
 from polarpix.review.runs import different, distinct, find_runs, flat_page, measures

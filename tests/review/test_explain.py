@@ -14,7 +14,7 @@ from polarpix.errors import InputError
 from polarpix.images import write_image
 from polarpix.predict import PosePredictor, SegPredictor
 from polarpix.psa import PolarizedSelfAttention
-from polarpix.report import write_html
+from polarpix.report_files import write_html
 from polarpix.review import commands
 from polarpix.review.explain import explain, views
 from polarpix.review.explain_page import explain_report, gate_picture, short_names, summary_lines
