@@ -12,11 +12,13 @@ from urllib.request import Request, urlopen
 import torch
 from torch import Tensor
 
+from polarpix.devices import find_device
 from polarpix.errors import InputError
+from polarpix.framed import FramedPoses, FramedSegs
 from polarpix.sources import Frame
 from polarpix.types import FloatArray, KeypointSchema, UInt8Array
 
-__all__ = ["TORCHVISION", "Detector", "load_detector"]
+__all__ = ["TORCHVISION", "Detector", "find_detector", "load_detector"]
 
 TORCHVISION = (
     "fasterrcnn_mobilenet_v3_large_320_fpn",
@@ -128,6 +130,17 @@ def load_detector(
     detector.category = choose_category(detector.labels, category, schema, name)
     detector.threshold = threshold or USUAL_THRESHOLD
     return detector
+
+
+def find_detector(predictor: FramedPoses | FramedSegs, name: str, category: str, device: str) -> Detector:
+    """The detector for a predictor's skeleton and threshold, on the device of that name.
+
+    Raises:
+        InputError: a predictor that takes no boxes, no such device, or as :func:`load_detector` says.
+    """
+    if not isinstance(predictor, FramedPoses):
+        raise InputError(f"--detector {name}: a segmentation network takes no boxes: leave it out")
+    return load_detector(name, predictor.schema, find_device(device), category, predictor.run.eval.box_threshold)
 
 
 def load_torchvision(name: str, file: str, device: torch.device) -> Detector:

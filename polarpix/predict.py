@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from polarpix.config import PoseRun, SegRun
+from polarpix.devices import find_device
 from polarpix.engine.adopt import open_weights
 from polarpix.engine.artifact import Artifact, load_state
 from polarpix.errors import InputError
@@ -28,7 +29,7 @@ from polarpix.seg.model import build_seg_model
 from polarpix.seg.multiscale import predict_probabilities
 from polarpix.types import ClassTable, FloatArray, KeypointSchema, PoseSample, UInt8Array
 
-__all__ = ["PosePredictor", "SegPredictor", "artifact_run", "find_device", "load"]
+__all__ = ["PosePredictor", "SegPredictor", "artifact_run", "load"]
 
 
 class Predictor(Shareable):
@@ -64,7 +65,7 @@ class PosePredictor(FramedPoses, Predictor):
         self.model = build_pose_model(run.model, len(self.schema.names))
         load_state(self.model, artifact)
         self.model.eval().to(device)
-        self.artifact = replace(artifact, state=self.model.state_dict())
+        self.artifact, self.file = replace(artifact, state=self.model.state_dict()), artifact.file
         self.codec = run_codec(run)
         self.transform = PoseTransform(run.data, run.model, self.schema, training=False)
 
@@ -122,7 +123,7 @@ class SegPredictor(FramedSegs, Predictor):
         self.model = build_seg_model(run.model, len(self.classes.names))
         load_state(self.model, artifact)
         self.model.eval().to(device)
-        self.artifact = replace(artifact, state=self.model.state_dict())
+        self.artifact, self.file = replace(artifact, state=self.model.state_dict()), artifact.file
 
     def inputs(self, images: UInt8Array) -> Tensor:
         """One image [H, W, 3] or several [B, H, W, 3] -> normalised [B, 3, H, W] on the device."""
@@ -167,23 +168,6 @@ def load(
     if isinstance(run, PoseRun):
         return PosePredictor(artifact, run, place, batch or 32)
     return SegPredictor(artifact, run, place, batch or 1)
-
-
-def find_device(name: str) -> torch.device:
-    """The device of that name, or a GPU if there is one for "auto".
-
-    Raises:
-        InputError: no such device, or none on this machine.
-    """
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        place = torch.device(name)
-        torch.empty(1, device=place)
-    except (RuntimeError, AssertionError) as error:  # torch without CUDA asserts
-        reason = str(error).splitlines()[0]
-        raise InputError(f"device {name!r} cannot be used ({reason}): choose auto, cpu or cuda") from error
-    return place
 
 
 def artifact_run(

@@ -14,8 +14,9 @@ import pytest
 import torch
 
 from polarpix import detectors
-from polarpix.detectors import Detector, load_detector
+from polarpix.detectors import Detector, find_detector, load_detector
 from polarpix.errors import InputError
+from polarpix.predict import SegPredictor
 from polarpix.sources import Frame, Medium
 from polarpix.types import KeypointSchema
 
@@ -206,6 +207,11 @@ def one_line(error: pytest.ExceptionInfo[InputError], *words: str) -> None:
     assert "\n" not in str(error.value)
     for word in words:
         assert word in str(error.value)
+
+
+def test_a_segmentation_network_takes_no_detector(seg: SegPredictor) -> None:
+    with pytest.raises(InputError, match="--detector yolo: a segmentation network takes no boxes: leave it out"):
+        find_detector(seg, "yolo", "", "cpu")
 
 
 def test_what_cannot_be_loaded(

@@ -18,7 +18,21 @@ SOURCES = sorted((ROOT / "polarpix").rglob("*.py"))
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("errors",),
     ("types", "config", "zoo"),
-    ("psa", "color", "rgb", "rle", "metadata", "chart", "bars", "matrix", "style", "loading", "bounds", "published"),
+    (
+        "psa",
+        "color",
+        "rgb",
+        "rle",
+        "metadata",
+        "chart",
+        "bars",
+        "matrix",
+        "style",
+        "loading",
+        "bounds",
+        "published",
+        "devices",
+    ),
     ("plain_images",),
     ("attention", "gates", "images", "sheet", "pages", "report"),
     ("draw", "report_files", "sources", "pipeline", "places"),
@@ -26,10 +40,10 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("pose", "seg"),
     ("engine", "results", "streams"),
     ("hub", "framed"),
-    ("predict", "box_files", "detectors", "outputs", "runtime", "summary", "costs"),
+    ("predict", "box_files", "detectors", "outputs", "ray_parts", "runtime", "summary", "costs"),
     ("predictor", "export"),
     ("predict_files", "ray_predict", "demo.run", "checkpoints", "bench"),
-    ("review", "web", "doctor"),
+    ("review", "web", "doctor", "about"),
     ("commands",),
     ("cli",),
     ("__main__",),
@@ -58,6 +72,7 @@ ONLY_IN = {
 }
 # Modules without a test file of their own: values and parts that only make sense within another room's test.
 TESTED_IN = {
+    "about": "test_cli",
     "config": "test_pages",
     "errors": "test_cli",
     "__main__": "test_cli",

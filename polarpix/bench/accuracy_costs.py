@@ -15,7 +15,7 @@ from polarpix.bench.accuracy_page import BASE, Costs
 from polarpix.bench.accuracy_run import Job
 from polarpix.bench.counting import peak_memory
 from polarpix.bench.model import mixed, state_bytes
-from polarpix.bench.timing import Candidate, Run, find_device, interleaved, on, paired_ratio
+from polarpix.bench.timing import Candidate, Run, interleaved, measured_device, on, paired_ratio
 from polarpix.costs import run_costs
 from polarpix.engine.artifact import load_artifact
 from polarpix.engine.fit import build_data, build_task
@@ -48,7 +48,7 @@ def device_of(accelerator: str) -> torch.device:
     Raises:
         InputError: CUDA where there is none.
     """
-    return find_device({"gpu": "cuda"}.get(accelerator, accelerator))
+    return measured_device({"gpu": "cuda"}.get(accelerator, accelerator))
 
 
 def count(jobs: Sequence[Job], outputs: int) -> dict[str, Costs]:

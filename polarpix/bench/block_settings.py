@@ -11,7 +11,7 @@ from torch import nn
 from polarpix.attention import ATTENTION, build_attention
 from polarpix.bench.block_page import Shape
 from polarpix.bench.record import choose
-from polarpix.bench.timing import find_device
+from polarpix.bench.timing import measured_device
 from polarpix.errors import InputError
 from polarpix.psa import PolarizedSelfAttention
 
@@ -146,7 +146,7 @@ def block_settings(
     Raises:
         InputError: an option that means nothing.
     """
-    where = find_device(device)
+    where = measured_device(device)
     kind = "bf16" if where.type == "cuda" else "fp32"
     modes = list(MODES) if mode == "all" else choose("mode", mode, [*MODES, "all"])
     chosen = parse_blocks(blocks)

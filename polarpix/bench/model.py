@@ -32,7 +32,7 @@ from polarpix.bench.record import (
     record_path,
     write_record,
 )
-from polarpix.bench.timing import Candidate, Run, Samples, captured, find_device, interleaved, keep_freed_memory, on
+from polarpix.bench.timing import Candidate, Run, Samples, captured, interleaved, keep_freed_memory, measured_device, on
 from polarpix.errors import InputError
 from polarpix.report import Section
 
@@ -86,7 +86,7 @@ def model_settings(
     Raises:
         InputError: an option that means nothing.
     """
-    where = find_device(device)
+    where = measured_device(device)
     if batch < 0 or rounds < 0:
         raise InputError(f"--batch {batch} --rounds {rounds}: give at least 1, or 0 for the default")
     modes = ["train", "infer"] if mode == "all" else choose("mode", mode, ["train", "infer", "all"])

@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from polarpix.devices import find_device
 from polarpix.errors import InputError
 
 __all__ = [
@@ -28,11 +29,11 @@ __all__ = [
     "Samples",
     "Spread",
     "captured",
-    "find_device",
     "fitted_exponent",
     "geometric_mean",
     "interleaved",
     "keep_freed_memory",
+    "measured_device",
     "on",
     "paired_ratio",
     "spread",
@@ -128,24 +129,15 @@ def fitted_exponent(sizes: Sequence[float], times: Sequence[float]) -> tuple[flo
     return float(slope), float(np.abs(np.expm1(y - (slope * x + offset))).max())
 
 
-def find_device(name: str) -> torch.device:
-    """The device of that name; "auto" is CUDA where there is one, else the CPU.
+def measured_device(name: str) -> torch.device:
+    """The device of that name that times can be measured on.
 
     Raises:
-        InputError: a name torch does not know, a device that is not here, or neither CPU nor CUDA.
+        InputError: no such device, or neither CPU nor CUDA.
     """
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-    except RuntimeError as error:
-        raise InputError(f"device {name!r} is not one that torch knows: use cpu, cuda or cuda:1") from error
+    device = find_device(name)
     if device.type not in ("cpu", "cuda"):
-        raise InputError(f"device {name!r}: time is measured on cpu and cuda only")
-    if device.type == "cuda" and not (device.index or 0) < torch.cuda.device_count():
-        raise InputError(
-            f"device {name!r}: torch finds {torch.cuda.device_count()} CUDA devices here: use --device cpu"
-        )
+        raise InputError(f"device {name!r}: time is measured on cpu and cuda only: choose one of them")
     return device
 
 

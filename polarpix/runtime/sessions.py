@@ -76,14 +76,16 @@ def _torch_export(path: Path, device: str) -> tuple[Session, dict[str, str]]:
     try:
         import torch
         from torch.export.passes import move_to_device_pass
+
+        from polarpix.devices import find_device
     except ImportError:
         raise InputError(f"{path}: needs torch: pip install torch, or export to ONNX") from None
+    place = find_device(device)
     extra = {METADATA_FILE: ""}
     try:
         program = torch.export.load(path, extra_files=extra)
     except Exception as error:  # zip, pickle and JSON errors alike
         raise InputError(f"{path}: not a readable torch.export file ({_first_line(error)}): export it again") from error
-    place = torch.device("cuda" if device == "auto" and torch.cuda.is_available() else device.replace("auto", "cpu"))
     if place.type != "cpu":
         program = move_to_device_pass(program, place)
     module = program.module()

@@ -7,8 +7,10 @@ from typing import Any
 import pytest
 
 from polarpix.errors import InputError
+from polarpix.export.formats import FORMATS
 from polarpix.export.run import Export
 from polarpix.runtime.sessions import SESSIONS, open_session
+from polarpix.zoo import EXPORTED
 
 
 @pytest.mark.parametrize("suffix", SESSIONS)
@@ -30,6 +32,14 @@ def test_other_suffixes_and_devices_are_refused(pose_export: Export, tmp_path: P
         open_session(tmp_path / "a.tflite")
     with pytest.raises(InputError, match=r"device 'tpu': this onnxruntime has .*CPUExecutionProvider"):
         open_session(pose_export.file, "tpu")
+    (tmp_path / "a.pt2").touch()
+    with pytest.raises(InputError, match="device 'tpu' cannot be used"):
+        open_session(tmp_path / "a.pt2", "tpu")
+
+
+def test_the_endings_are_one_table() -> None:
+    """What writes, what opens and what tells a name of an exported file from others know the same endings."""
+    assert sorted(SESSIONS) == sorted(EXPORTED) == sorted(one.suffix for one in FORMATS.values())
 
 
 def test_a_foreign_network_is_refused(tmp_path: Path) -> None:
