@@ -8,7 +8,7 @@ from typing import Any
 
 from polarpix.errors import InputError
 
-__all__ = ["BoxSource", "boxes_of", "image_key", "parse_boxes"]
+__all__ = ["BoxSource", "boxes_of", "category_number", "image_key", "parse_boxes"]
 
 BoxSource = dict[str, list[list[float]]] | list[list[float]] | None
 """Boxes by file stem, the same boxes for every image, or none."""
@@ -64,6 +64,17 @@ def parse_boxes(text: str, category: int | None = None) -> BoxSource:
     return found
 
 
+def category_number(category: str) -> int:
+    """A category_id.
+
+    Raises:
+        InputError: no number.
+    """
+    if not category.isdecimal():
+        raise InputError(f"--category {category}: give the number of a category (names need a --detector)")
+    return int(category)
+
+
 def check_category(page: list[Any], category: int | None, path: Path) -> None:
     """Refuse detections of several categories of which none was chosen, and a choice that is not there."""
     found = {one.get("category_id") for one in page if isinstance(one, dict)}
@@ -78,7 +89,7 @@ def check_category(page: list[Any], category: int | None, path: Path) -> None:
 def image_key(name: str | Path) -> str:
     """What a detection and a file have in common: the stem, as a number where it is one."""
     stem = Path(name).stem
-    return str(int(stem)) if stem.isdigit() else stem
+    return str(int(stem)) if stem.isdecimal() else stem
 
 
 def boxes_of(boxes: BoxSource, path: Path) -> list[list[float]] | None:

@@ -34,6 +34,7 @@ class FramedPoses:
 
     run: PoseRun
     schema: KeypointSchema
+    file: str  # what it was loaded from
     batch_size: int  # crops per forward pass
 
     def locate(self, image: UInt8Array | Sequence[UInt8Array], boxes: FloatArray) -> tuple[FloatArray, FloatArray]:
@@ -100,6 +101,7 @@ class FramedSegs:
 
     run: SegRun
     classes: ClassTable
+    file: str  # what it was loaded from
     batch_size: int  # images of one size per forward pass
 
     def label(self, images: UInt8Array) -> tuple[UInt8Array, FloatArray]:

@@ -42,7 +42,7 @@ def overlay_names(paths: Sequence[Path]) -> list[str]:
 
 def image_ids(paths: Sequence[Path]) -> list[int]:
     """One COCO image id per file: the number that is its name where every file has its own, else 1, 2, 3, ..."""
-    numbers = [int(path.stem) for path in paths if path.stem.isdigit()]
+    numbers = [int(path.stem) for path in paths if path.stem.isdecimal()]
     return numbers if len(set(numbers)) == len(paths) else list(range(1, len(paths) + 1))
 
 

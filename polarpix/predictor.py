@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from polarpix.errors import InputError
 from polarpix.framed import check_batch
 from polarpix.runtime.predictors import ExportedPosePredictor, ExportedSegPredictor, load_exported
-from polarpix.runtime.sessions import SESSIONS
+from polarpix.zoo import is_exported
 
 if TYPE_CHECKING:
     from polarpix.predict import PosePredictor, SegPredictor
@@ -39,7 +39,7 @@ def load(
         InputError: no such file, one that does not fit, a device that is not there, a runtime that is not installed,
             or options for an exported file, whose protocol is fixed.
     """
-    if Path(path).suffix not in SESSIONS or Path(path).is_dir():
+    if not is_exported(path):
         from polarpix.predict import load as load_weights
 
         return load_weights(path, device, overrides, config, batch)

@@ -8,7 +8,6 @@ paths or any address that fsspec knows (s3://, gs://, file://, ...).
 from __future__ import annotations
 
 import hashlib
-import io
 import json
 import os
 from collections.abc import Iterator, Sequence
@@ -18,11 +17,13 @@ from typing import Any
 
 import numpy as np
 
-from polarpix.box_files import boxes_of, parse_boxes
+from polarpix.box_files import BoxSource, boxes_of, category_number, parse_boxes
 from polarpix.errors import InputError
+from polarpix.framed import FramedSegs
 from polarpix.images import decode_image
 from polarpix.places import list_places, opened, write_whole
-from polarpix.results import PoseResult, SegResult
+from polarpix.predictor import load
+from polarpix.ray_parts import merge_parts, read_parts, result_row, write_part
 from polarpix.sources import Frame, Medium
 from polarpix.streams import predict_groups
 
@@ -36,7 +37,7 @@ class RayJob:
     """What every worker needs to know; all of it travels, so it is plain.
 
     Attributes:
-        weights: weights file or run folder; every machine must see it.
+        weights: what :func:`polarpix.load` takes; every machine must see it.
         out: folder or address for what is written.
         options: changes to the page.
         config: a page instead of the one inside the weights file.
@@ -63,24 +64,24 @@ class RayJob:
     shard: int = SHARD
     address: str = ""
 
+    def box_table(self) -> BoxSource:
+        """The boxes of ``boxes``; raises InputError as :func:`parse_boxes` does."""
+        number = category_number(self.category) if self.category and not self.detector else None
+        return parse_boxes(self.boxes, number)
+
 
 class RayWorker:
     """One predictor; takes pictures, writes their results, gives back what could not be read."""
 
     def __init__(self, job: RayJob) -> None:
-        from polarpix.predict import PosePredictor, load
-
         self.job = job
         self.predictor: Any = load(job.weights, job.device, job.options, job.config, job.batch)
-        number = int(job.category) if job.category and not job.detector else None
-        self.table = parse_boxes(job.boxes, number)
+        self.table = job.box_table()
         self.detector = None
-        if job.detector and isinstance(self.predictor, PosePredictor):
-            from polarpix.detectors import load_detector
+        if job.detector:
+            from polarpix.detectors import find_detector
 
-            predictor = self.predictor
-            threshold = predictor.run.eval.box_threshold
-            self.detector = load_detector(job.detector, predictor.schema, predictor.device, job.category, threshold)
+            self.detector = find_detector(self.predictor, job.detector, job.category, job.device)
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
         """Columns ``place``, ``image_id`` and ``data`` (bytes) to columns ``place`` and ``error``, "" where it went."""
@@ -91,9 +92,7 @@ class RayWorker:
         groups: Iterator[list[tuple[Frame, Any]]] = predict_groups(self.predictor, pairs)
         for found in groups:
             rows += [result_row(result, int(ids[frame.medium.place])) for frame, result in found]
-        if rows:
-            name = hashlib.sha256("\n".join(row["place"] for row in rows).encode()).hexdigest()[:24]
-            write_whole(f"{self.job.out}/parts/{name}.parquet", parquet(rows))
+        write_part(self.job.out, rows)
         places = [str(place) for place in batch["place"]]
         return {"place": np.array(places), "error": np.array([errors.get(place, "") for place in places])}
 
@@ -122,84 +121,22 @@ class RayWorker:
             yield frame, ready
 
 
-def result_row(result: PoseResult | SegResult, image_id: int) -> dict[str, Any]:
-    """One picture's row: place, image_id, width, height; instances, or label (PNG) and segments."""
-    height, width = result.image.shape[:2]
-    row: dict[str, Any] = {"place": result.file, "image_id": image_id, "width": width, "height": height}
-    if isinstance(result, PoseResult):
-        found = zip(result.to_coco(image_id), result.prediction.boxes, result.prediction.box_scores, strict=True)
-        row["instances"] = [
-            {
-                "bbox": [float(value) for value in box],
-                "box_score": float(box_score),
-                "score": one["score"],
-                "keypoints": one["keypoints"],
-            }
-            for one, box, box_score in found
-        ]
-        return row
-    row["label"] = result.label_bytes()
-    row["segments"] = [
-        {"category_id": one["category_id"], "counts": one["segmentation"]["counts"], "score": one["score"]}
-        for one in result.to_coco(image_id)
-    ]
-    return row
-
-
-def parquet(rows: list[dict[str, Any]]) -> bytes:
-    """Rows as a Parquet file; the columns' types do not depend on what was found."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    fields = [("place", pa.string()), ("image_id", pa.int64()), ("width", pa.int32()), ("height", pa.int32())]
-    numbers = pa.list_(pa.float64())
-    if "instances" in rows[0]:
-        instance = [("bbox", numbers), ("box_score", pa.float64()), ("score", pa.float64()), ("keypoints", numbers)]
-        fields.append(("instances", pa.list_(pa.struct(instance))))
-    else:
-        segment = [("category_id", pa.int64()), ("counts", pa.string()), ("score", pa.float64())]
-        fields += [("label", pa.binary()), ("segments", pa.list_(pa.struct(segment)))]
-    stream = io.BytesIO()
-    pq.write_table(pa.Table.from_pylist(rows, schema=pa.schema(fields)), stream)
-    return stream.getvalue()
-
-
-def read_parts(out: str, columns: list[str] | None = None) -> Iterator[list[dict[str, Any]]]:
-    """The rows of every Parquet file that is there."""
-    import fsspec
-    import pyarrow.parquet as pq
-
-    system, root = fsspec.url_to_fs(f"{out}/parts")
-    if not system.exists(root):
-        return
-    for path in sorted(one for one in system.ls(root, detail=False) if one.endswith(".parquet")):
-        with system.open(path, "rb") as file:
-            table = pq.read_table(file, columns=columns)
-        yield table.to_pylist()
-
-
 def check_same(job: RayJob) -> None:
     """Note what the folder's predictions were made with; refuse to go on with something else.
 
     Raises:
-        InputError: the folder holds predictions of another network, page or boxes.
+        InputError: weights that do not load, boxes that are none or for a network that takes none, or a folder that
+            holds predictions of another network, page or boxes.
     """
     import fsspec
 
-    from polarpix.engine.artifact import load_artifact
-
     kept = ("options", "config", "boxes", "category", "detector")
-    artifact = Path(job.weights)  # with a page for it, somebody's checkpoint
-    if not job.config:
-        loaded = load_artifact(job.weights)
-        artifact = Path(loaded.file)
-        if loaded.task == "seg" and (job.boxes or job.detector):
-            raise InputError(f"{artifact}: a segmentation network takes no boxes: leave out --boxes and --detector")
-    if job.category and not job.detector and not job.category.isdecimal():
-        raise InputError(f"--category {job.category}: give the number of a category (names need a --detector)")
-    parse_boxes(job.boxes, int(job.category) if job.category and not job.detector else None)
+    predictor = load(job.weights, "cpu", job.options, job.config, job.batch)
+    if isinstance(predictor, FramedSegs) and (job.boxes or job.detector):
+        raise InputError(f"{predictor.file}: a segmentation network takes no boxes: leave out --boxes and --detector")
+    job.box_table()
     told = {name: value for name, value in asdict(job).items() if name in kept} | {"options": list(job.options)}
-    told["weights"] = hashlib.sha256(artifact.read_bytes()).hexdigest()
+    told["weights"] = hashlib.sha256(Path(predictor.file).read_bytes()).hexdigest()
     place = f"{job.out}/job.json"
     system, path = fsspec.url_to_fs(place)
     if not system.exists(path):
@@ -255,7 +192,7 @@ def predict_ray(job: RayJob, sources: Sequence[str]) -> tuple[int, int, list[str
     if missing:
         start_ray(ray, job)
         failed = run_missing(ray, job, missing, ids)
-    write_json(job.out, ids)
+    merge_parts(job.out, ids)
     return len(missing) - len(failed), len(places) - len(missing), failed
 
 
@@ -294,38 +231,3 @@ def run_missing(ray: Any, job: RayJob, missing: list[str], ids: dict[str, int]) 
             failed += [str(error) for error in batch["error"] if error]
             bar.update(len(batch["place"]))
     return failed
-
-
-def write_json(out: str, ids: dict[str, int]) -> None:
-    """All Parquet files as COCO's JSON, picture by picture in the order of their ids."""
-    images: dict[str, dict[str, Any]] = {}
-    found: dict[str, list[dict[str, Any]]] = {}
-    name = "keypoints"
-    for rows in read_parts(out):
-        for row in rows:
-            place, image_id = row["place"], ids.get(row["place"])
-            if image_id is None:
-                continue  # of an earlier call, over more pictures
-            size = {"width": row["width"], "height": row["height"]}
-            images[place] = {"id": image_id, "file_name": place, **size}
-            if "instances" in row:
-                found[place] = [
-                    {"image_id": image_id, "category_id": 1, "keypoints": one["keypoints"], "score": one["score"]}
-                    for one in row["instances"]
-                ]
-                continue
-            name = "segments"
-            found[place] = [
-                {
-                    "image_id": image_id,
-                    "category_id": one["category_id"],
-                    "segmentation": {"size": [row["height"], row["width"]], "counts": one["counts"]},
-                    "score": one["score"],
-                }
-                for one in row["segments"]
-            ]
-    order = [place for place in ids if place in images]
-    if order:
-        write_whole(f"{out}/images.json", json.dumps([images[place] for place in order]).encode())
-        rows = [one for place in order for one in found[place]]
-        write_whole(f"{out}/{name}.json", json.dumps(rows).encode())

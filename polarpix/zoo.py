@@ -10,9 +10,23 @@ from pathlib import Path
 
 from polarpix.errors import InputError
 
-__all__ = ["MODELS", "WEIGHTS", "BoxedModel", "fetch", "find_weights", "is_hub_id", "model_lines", "no_weights"]
+__all__ = [
+    "EXPORTED",
+    "MODELS",
+    "WEIGHTS",
+    "BoxedModel",
+    "fetch",
+    "find_weights",
+    "is_exported",
+    "is_hub_id",
+    "model_lines",
+    "named_folder",
+    "no_weights",
+]
 
 WEIGHTS = "weights/best.safetensors"  # where a run folder and a repository of the Hub keep them
+EXPORTED = (".onnx", ".pt2", ".xml")
+"""Endings of the files of ``polarpix export``."""
 FOLDER = Path(__file__).resolve().parent / "weights"
 
 
@@ -51,8 +65,11 @@ def find_weights(name: str | Path) -> Path:
         The path; where it is of neither kind, as it was given, and perhaps not there.
 
     Raises:
-        InputError: a model that this installation does not hold, or one that the Hub does not have or give.
+        InputError: a model that this installation does not hold, one that the Hub does not have or give, or an exported
+            file, which holds no weights to load.
     """
+    if is_exported(name):
+        raise InputError(f"{name}: is an exported file, which predict and info take: give the weights it was made from")
     if isinstance(name, Path):
         return name
     if name in MODELS:
@@ -66,6 +83,18 @@ def find_weights(name: str | Path) -> Path:
     if is_hub_id(name) and not Path(name).exists():
         return fetch(name, [WEIGHTS])[0]
     return Path(name)
+
+
+def is_exported(name: str | Path) -> bool:
+    """Whether a name is that of a file of ``polarpix export``."""
+    return Path(name).suffix in EXPORTED and not Path(name).is_dir()
+
+
+def named_folder(name: str | Path) -> Path | None:
+    """The folder for what is made of a model by name, whose file is not among the user's own; null for a path."""
+    if isinstance(name, Path) or (name not in MODELS and Path(name).exists()):
+        return None
+    return Path("runs", "named", name.replace("/", "_"))
 
 
 def is_hub_id(name: str) -> bool:

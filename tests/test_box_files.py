@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from polarpix.box_files import boxes_of, image_key, parse_boxes
+from polarpix.box_files import boxes_of, category_number, image_key, parse_boxes
 from polarpix.errors import InputError
 
 
@@ -16,6 +16,7 @@ def test_a_file_finds_its_boxes_by_number_or_name() -> None:
     assert boxes_of(None, Path("dog.png")) is None
     assert boxes_of([[1.0, 2.0, 3.0, 4.0]], Path("dog.png")) == [[1.0, 2.0, 3.0, 4.0]]
     assert image_key("a/0007.jpg") == image_key("7")
+    assert image_key("a/².jpg") == "²"  # a digit, but no number
 
 
 @pytest.mark.parametrize(
@@ -52,3 +53,10 @@ def test_texts_that_are_no_boxes(text: str) -> None:
 def test_no_boxes_and_one_box() -> None:
     assert parse_boxes("") is None
     assert parse_boxes("1, 2.5,3,4") == [[1.0, 2.5, 3.0, 4.0]]
+
+
+def test_the_number_of_a_category() -> None:
+    assert category_number("18") == 18
+    for text in ("dog", "-1", "1.5", ""):
+        with pytest.raises(InputError, match=f"--category {text}: give the number of a category"):
+            category_number(text)

@@ -17,8 +17,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from polarpix.errors import InputError
+from polarpix.export.run import Export
 from polarpix.predict import PosePredictor, SegPredictor
 from polarpix.predict_files import FileJob, predict_files
+from polarpix.predictor import load
 from polarpix.ray_predict import RayJob, RayWorker, fetch_data, predict_ray
 
 
@@ -64,6 +66,41 @@ def test_a_worker_writes_what_the_predictor_finds(
     expected = pose(places[2], [4, 4, 50, 50]).to_coco()[0]
     np.testing.assert_allclose(instance["keypoints"], expected["keypoints"], atol=1e-3)
     assert instance["bbox"] == [4, 4, 50, 50]
+
+
+def test_an_exported_file_works_as_well(images: Path, pose_export: Export, tmp_path: Path) -> None:
+    job = RayJob(str(pose_export.file), str(tmp_path / "out"), device="cpu")
+    RayWorker(job)(batch_of([str(images / "0000.jpg")]))
+    assert predict_ray(job, [str(images / "0000.jpg")]) == (0, 1, [])
+    row = read(tmp_path / "out" / "keypoints.json")[0]
+    expected = load(pose_export.file, "cpu")(images / "0000.jpg").to_coco()[0]
+    np.testing.assert_allclose(row["keypoints"], expected["keypoints"], atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"weights": "gone.safetensors"}, "gone.safetensors: no such weights file"),
+        ({"weights": "gone.pth", "config": "PAGE"}, "gone.pth: no such weights file"),
+        ({"weights": "gone.onnx"}, "gone.onnx: no such file"),
+        ({"options": ("--eval.flip_tset", "false")}, "did you mean --eval.flip_test"),
+        ({"boxes": "1,2,3"}, "--boxes 1,2,3: give x,y,width,height"),
+        ({"category": "dog", "boxes": "1,2,3,4"}, "--category dog: give the number"),
+    ],
+)
+def test_what_is_wrong_is_said_before_a_cluster_starts(
+    changes: dict[str, Any], message: str, images: Path, pose_folder: Path, tmp_path: Path
+) -> None:
+    if "config" in changes:
+        changes = changes | {"config": str(pose_folder / "config.yaml")}
+    with pytest.raises(InputError, match=message):
+        predict_ray(replace(RayJob(str(pose_folder), str(tmp_path / "out")), **changes), [str(images)])
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_segmentation_network_takes_no_boxes(images: Path, seg_folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="takes no boxes: leave out --boxes and --detector"):
+        predict_ray(RayJob(str(seg_folder), str(tmp_path / "out"), boxes="1,2,3,4"), [str(images)])
 
 
 def test_reading_needs_no_torch() -> None:

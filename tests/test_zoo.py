@@ -13,7 +13,7 @@ from polarpix.cli import run
 from polarpix.engine.artifact import load_artifact
 from polarpix.errors import InputError
 from polarpix.predict import PosePredictor
-from polarpix.zoo import MODELS, BoxedModel, fetch, find_weights, is_hub_id
+from polarpix.zoo import MODELS, BoxedModel, fetch, find_weights, is_hub_id, named_folder
 
 LARGEST = 12_000_000  # bytes of a model in the box
 
@@ -55,6 +55,17 @@ def test_a_folder_of_that_name_is_given_as_a_path(boxed: BoxedModel, tmp_path: P
     (tmp_path / "body").mkdir()
     assert find_weights("body") == boxed.file
     assert find_weights("./body") == find_weights(Path("body")) == Path("body")
+    assert named_folder("body") == Path("runs/named/body")
+    assert named_folder("./body") is named_folder(Path("body")) is None
+    assert named_folder("somebody/model") == Path("runs/named/somebody_model")
+
+
+@pytest.mark.parametrize("name", ["a.onnx", Path("a.pt2"), "some/where/a.xml"])
+def test_an_exported_file_holds_no_weights(name: str | Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"is an exported file, .*: give the weights it was made from"):
+        find_weights(name)
+    (tmp_path / "run.xml").mkdir()
+    assert find_weights(tmp_path / "run.xml") == tmp_path / "run.xml"
 
 
 def test_models_that_are_not_there(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

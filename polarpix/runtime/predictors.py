@@ -91,7 +91,7 @@ class ExportedPosePredictor(FramedPoses):
         assert isinstance(exported.run, PoseRun)
         assert isinstance(exported.labels, KeypointSchema)
         self.exported, self.run, self.schema, self.batch_size = exported, exported.run, exported.labels, batch_size
-        self.size = (self.run.model.input_size[0], self.run.model.input_size[1])
+        self.file, self.size = exported.file, (self.run.model.input_size[0], self.run.model.input_size[1])
 
     def locate(self, image: UInt8Array | Sequence[UInt8Array], boxes: FloatArray) -> tuple[FloatArray, FloatArray]:
         """Keypoints [N, K, 2] in image pixels and scores [N, K] for boxes [N, 4] of one image, or each of its own."""
@@ -119,6 +119,7 @@ class ExportedSegPredictor(FramedSegs):
         assert isinstance(exported.run, SegRun)
         assert isinstance(exported.labels, ClassTable)
         self.exported, self.run, self.classes, self.batch_size = exported, exported.run, exported.labels, batch_size
+        self.file = exported.file
 
     def prepare(self, frame: Frame, boxes: Any) -> None:
         """Check a frame.
