@@ -21,7 +21,7 @@ def export(
     """Write a network with its decoding to one file for ONNX, torch.export or OpenVINO, compared with torch first.
 
     Args:
-        weights: weights/best.safetensors or a run folder; or with --config a published checkpoint (.pth).
+        weights: weights/best.safetensors, a run folder or a model's name; with --config a published checkpoint (.pth).
         to: onnx, torch_export or openvino.
         out: the file, .onnx, .pt2 or .xml (its weights go beside it, .bin); by default beside the weights.
         size: HEIGHT,WIDTH that a segmentation network is fixed to; by default it takes images of any size.

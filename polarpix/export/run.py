@@ -24,6 +24,7 @@ from polarpix.export.trace import trace
 from polarpix.images import check_place
 from polarpix.predict import PosePredictor, SegPredictor, artifact_run
 from polarpix.runtime.sessions import EXPORT_FORMAT, Session, open_session
+from polarpix.zoo import named_folder
 
 __all__ = ["Export", "export", "metadata", "parse_size"]
 
@@ -60,7 +61,7 @@ def export(
     Args:
         weights: what :func:`polarpix.load` takes.
         to: a key of FORMATS.
-        out: the file; by default beside the weights.
+        out: the file; by default beside the weights, or below runs/named for a model's name.
         size: height and width that a segmentation network is fixed to; null for images of any size.
         check_images: a picture, folder or glob to compare on; by default the page's validation split, where it is here,
             else drawn figures.
@@ -75,12 +76,11 @@ def export(
         raise InputError(f"--to {to}: choose one of {', '.join(FORMATS)}")
     check_packages(to)
     suffix = FORMATS[to].suffix
-    if Path(weights).suffix in [one.suffix for one in FORMATS.values()]:
-        raise InputError(f"{weights}: exported already: give the weights file it was made from")
     if out and Path(out).suffix != suffix:
         raise InputError(f"--out {out}: --to {to} writes a file that ends in {suffix}: name one")
     artifact = open_weights(weights, config, options)
-    path = Path(out) if out else Path(artifact.file).with_suffix(suffix)
+    file, named = Path(artifact.file), named_folder(weights)
+    path = Path(out) if out else (named / file.name if named else file).with_suffix(suffix)
     check_place(path)
     run = artifact_run(artifact, options, "export", config)
     predictor = _predictor(artifact, run)

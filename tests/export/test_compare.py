@@ -83,6 +83,20 @@ def test_labels_are_compared_by_their_share(seg: SegPredictor) -> None:
         check_differences([found])
 
 
+def test_what_is_no_number_in_one_batch_is_not_lost_among_others(seg: SegPredictor) -> None:
+    batches = [np.random.default_rng(seed).integers(0, 256, (1, 32, 32, 3), np.uint8) for seed in range(2)]
+    session = in_torch(seg)
+
+    def wrong(image: Array) -> list[Array]:
+        label, confidence = (one.copy() for one in session(image))
+        if np.array_equal(image, batches[0]):
+            confidence[0, 0, 0] = np.nan
+        return [label, confidence]
+
+    with pytest.raises(InputError, match="noise: confidence of the exported file differ from torch by nan"):
+        check_differences([compare_seg(seg, wrong, "noise", batches)])
+
+
 def test_the_tolerances_decide() -> None:
     fine = Difference("noise", 1, {"keypoints": 0.1, "scores": 1e-3}, 0.5)
     check_differences([fine])

@@ -14,6 +14,7 @@ from polarpix.export import run as module
 from polarpix.export.run import Export, export, parse_size
 from polarpix.predict import load
 from polarpix.runtime.sessions import open_session
+from polarpix.zoo import MODELS, BoxedModel
 
 
 def test_a_pose_export_was_compared_on_noise_and_on_the_val_split(pose_export: Export) -> None:
@@ -100,6 +101,19 @@ def test_a_file_that_differs_is_not_kept(unwritten: list[npt.NDArray[Any]], pose
     assert out.read_bytes() == before
 
 
+def test_a_model_by_name_is_exported_among_the_users_files(
+    unwritten: list[npt.NDArray[Any]], pose_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    boxed = tmp_path / "installed" / "body.safetensors"
+    boxed.parent.mkdir()
+    boxed.write_bytes((pose_folder / "weights" / "best.safetensors").read_bytes())
+    monkeypatch.setitem(MODELS, "body", BoxedModel(boxed, "figures"))
+    monkeypatch.chdir(tmp_path)
+    assert export("body", "onnx").file == Path("runs/named/body/body.onnx")
+    assert Path("runs/named/body/body.onnx").is_file()
+    assert list(boxed.parent.iterdir()) == [boxed]
+
+
 def test_another_type_is_not_kept(unwritten: list[npt.NDArray[Any]], pose_folder: Path, tmp_path: Path) -> None:
     unwritten.append(np.float64(0))
     with pytest.raises(InputError, match=r"gives float64 \[1, 14, 2\], torch float32 \[1, 14, 2\]"):
@@ -137,7 +151,7 @@ def test_wrong_orders_are_refused(arguments: dict[str, Any], message: str, pose_
 
 
 def test_wrong_files_and_places_are_refused(pose_export: Export, pose_folder: Path, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="exported already: give the weights file"):
+    with pytest.raises(InputError, match=r"is an exported file, .*: give the weights it was made from"):
         export(pose_export.file, "openvino")
     (tmp_path / "file").touch()
     with pytest.raises(InputError, match="is no folder: choose another place"):
@@ -147,7 +161,7 @@ def test_wrong_files_and_places_are_refused(pose_export: Export, pose_folder: Pa
 
 
 def test_windows_need_a_fixed_size(seg_folder: Path, tmp_path: Path) -> None:
-    options = ["--eval.mode", "sliding", "--eval.window", "[48, 48]"]
+    options = ["--eval.mode", "sliding", "--eval.window", "[64, 64]"]
     with pytest.raises(InputError, match=r"add --size HEIGHT,WIDTH, or --eval\.mode whole"):
         export(seg_folder, "torch_export", tmp_path / "a.pt2", options=options)
     found = export(seg_folder, "torch_export", tmp_path / "a.pt2", (64, 80), options=options)
