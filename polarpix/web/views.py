@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Collection, Sequence
-from pathlib import Path
 from typing import Any
 
 import cv2
@@ -18,6 +16,7 @@ from polarpix.gates import attention_blocks, record_gates
 from polarpix.images import normalize
 from polarpix.pose.inference import predict_heatmaps
 from polarpix.predict import PosePredictor, SegPredictor
+from polarpix.results import PoseResult, SegResult
 from polarpix.seg.multiscale import predict_probabilities
 from polarpix.sheet import tile
 from polarpix.types import FloatArray, UInt8Array
@@ -170,15 +169,12 @@ def png(picture: UInt8Array) -> bytes:
     return data.tobytes()
 
 
-def label_png(result: Any) -> bytes:
+def label_png(result: PoseResult | SegResult) -> bytes:
     """The label map of a segmentation result as its ``save_label`` writes it.
 
     Raises:
         InputError: the result is of a pose network, which has none.
     """
-    if not hasattr(result, "save_label"):
+    if not isinstance(result, SegResult):
         raise InputError("a pose network has no label map: ask for keypoints, or choose a segmentation network")
-    with tempfile.TemporaryDirectory() as folder:  # inside the server's own
-        path = Path(folder) / "label.png"
-        result.save_label(path)
-        return path.read_bytes()
+    return result.label_bytes()
