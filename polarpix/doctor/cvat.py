@@ -14,6 +14,7 @@ from typing import Any
 from xml.parsers import expat
 
 from polarpix.doctor.tables import (
+    OUTLINES,
     Options,
     Table,
     Triple,
@@ -21,8 +22,12 @@ from polarpix.doctor.tables import (
     categories_with_keypoints,
     category_entry,
     dropped,
+    file_of,
+    new_table,
     notes_by_image,
+    put_point,
     safe_name,
+    schema_entry,
     triples,
 )
 from polarpix.errors import InputError
@@ -50,7 +55,7 @@ def read_cvat(path: Path, options: Options) -> Table:
     categories = _categories(root, options, path)
     given = [picture.get("id", "") for picture in pictures]
     keep = all(one.isdecimal() for one in given) and len(set(given)) == len(given)
-    table: Table = {"info": {"description": f"converted from {path.name}"}, "images": [], "annotations": []}
+    table = new_table(path)
     for number, picture in enumerate(pictures, start=1):
         where = f"{path}: image {picture.get('name')!r:.80}"
         size = {key: _whole(picture.get(key), key, where) for key in ("width", "height")}
@@ -108,9 +113,7 @@ def _categories(root: ET.Element, options: Options, path: Path) -> dict[str, dic
     if found:
         return found
     if options.schema is not None:
-        schema = options.schema
-        bones = [(a + 1, b + 1) for a, b in schema.skeleton]
-        return {schema.category: category_entry(1, schema.category, schema.names, bones)}
+        return {options.schema.category: schema_entry(1, options.schema)}
     for skeleton in root.iter("skeleton"):
         names = [str(one.get("label")) for one in skeleton.findall("points")]
         found.setdefault(str(skeleton.get("label")), category_entry(len(found) + 1, str(skeleton.get("label")), names))
@@ -184,14 +187,9 @@ def _from_points(
 
 def _put(points: list[Triple], category: dict[str, Any], one: ET.Element, where: str) -> None:
     """Enter a point of one keypoint."""
-    name = str(one.get("label"))
-    if name not in category["keypoints"]:
-        raise InputError(f"{where}: point {name!r} is none of {', '.join(category['keypoints'])}: mend its label")
-    k = category["keypoints"].index(name)
-    if points[k][2]:
-        raise InputError(f"{where}: {name} occurs twice in one instance: group the instances apart")
     x, y = _numbers(one.get("points", ""), 2, where)
-    points[k] = (x, y, 0 if one.get("outside") == "1" else 1 if one.get("occluded") == "1" else 2)
+    point = (x, y, 0 if one.get("outside") == "1" else 1 if one.get("occluded") == "1" else 2)
+    put_point(points, category["keypoints"], str(one.get("label")), point, where)
 
 
 def _numbers(text: str, count: int, where: str) -> list[float]:
@@ -216,7 +214,7 @@ def write_cvat(table: Table, path: Path, options: Options) -> None:
         InputError: no category with keypoints.
     """
     categories = categories_with_keypoints(table, str(path))
-    dropped(table, str(path), {"outlines": lambda n: bool(n.get("segmentation"))})
+    dropped(table, str(path), OUTLINES)
     notes = notes_by_image(table, categories)
     by_id = {category["id"]: category for category in categories}
     root = ET.Element("annotations")
@@ -225,7 +223,7 @@ def write_cvat(table: Table, path: Path, options: Options) -> None:
     for category in categories:
         _write_label(labels, category)
     for image in table["images"]:
-        name = safe_name(image["file_name"], f"{path}: image {image['id']}")
+        name = file_of(image, path)
         size = {key: str(image[key]) for key in ("width", "height")}
         element = ET.SubElement(root, "image", {"id": str(image["id"]), "name": name, **size})
         for note in notes[image["id"]]:

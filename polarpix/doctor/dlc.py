@@ -14,6 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from polarpix.doctor.tables import (
+    CROWDS,
+    OUTLINES,
+    Lost,
     Options,
     Table,
     Triple,
@@ -22,8 +25,10 @@ from polarpix.doctor.tables import (
     category_entry,
     dropped,
     image_size,
+    new_table,
     notes_by_image,
     place_image,
+    schema_entry,
     triples,
 )
 from polarpix.errors import InputError
@@ -57,8 +62,7 @@ def read_dlc(path: Path, options: Options) -> Table:
         if "individuals" in header:
             entry["individuals"] = members
         categories.append(entry)
-    info = {"description": f"converted from {path.name}", "scorer": header["scorer"][0], "index_columns": columns}
-    table: Table = {"info": info, "images": [], "annotations": [], "categories": categories}
+    table = new_table(path, scorer=header["scorer"][0], index_columns=columns) | {"categories": categories}
     for line, row in rows:
         _add_row(table, path, line, row, columns, cells, kinds, options)
     _no_file_twice(table, path)
@@ -114,7 +118,7 @@ def _category(number: int, members: list[str], names: list[str], options: Option
         return category_entry(number, "animal", names)
     if list(schema.names) != names:
         raise InputError(f"{path}: body parts are {', '.join(names)}; the schema has {', '.join(schema.names)}")
-    return category_entry(number, schema.category, names, [(a + 1, b + 1) for a, b in schema.skeleton])
+    return schema_entry(number, schema)
 
 
 def _add_row(
@@ -179,12 +183,8 @@ def write_dlc(table: Table, path: Path, options: Options) -> None:
     """
     categories = categories_with_keypoints(table, str(path))
     notes = notes_by_image(table, categories)
-    lost = {
-        "crowds": lambda n: bool(n.get("iscrowd")),
-        "outlines": lambda n: bool(n.get("segmentation")),
-        "the difference of hidden and visible": lambda n: 1 in (n.get("keypoints") or [])[2::3],
-    }
-    dropped(table, str(path), lost)
+    hidden: Lost = {"the difference of hidden and visible": lambda n: 1 in (n.get("keypoints") or [])[2::3]}
+    dropped(table, str(path), CROWDS | OUTLINES | hidden)
     notes = {image: [n for n in here if not n.get("iscrowd")] for image, here in notes.items()}
     several = len(categories) > 1 or "individuals" in categories[0] or max(map(len, notes.values()), default=0) > 1
     cells, owner = _columns(categories, notes, several)

@@ -14,6 +14,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from polarpix.doctor.tables import (
+    OUTLINES,
     Options,
     Table,
     Triple,
@@ -21,10 +22,14 @@ from polarpix.doctor.tables import (
     categories_with_keypoints,
     category_entry,
     dropped,
+    file_of,
     image_size,
+    new_table,
     notes_by_image,
     place_image,
+    put_point,
     safe_name,
+    schema_entry,
     schema_of,
     triples,
 )
@@ -52,8 +57,7 @@ def read_labelme(path: Path, options: Options) -> Table:
     pages = [(file, _page(file)) for file in files]
     schema = options.schema or (load_schema(root / SCHEMA) if (root / SCHEMA).is_file() else None)
     if schema is not None:
-        names, category = list(schema.names), schema.category
-        entry = category_entry(1, category, names, [(a + 1, b + 1) for a, b in schema.skeleton])
+        entry = schema_entry(1, schema)
     else:
         labels = [shape["label"] for _, page in pages for shape in page["shapes"] if shape["shape_type"] == "point"]
         boxes = [shape["label"] for _, page in pages for shape in page["shapes"] if shape["shape_type"] == "rectangle"]
@@ -65,7 +69,7 @@ def read_labelme(path: Path, options: Options) -> Table:
     keep = all(isinstance(one, int) and one > 0 for one in ids) and len(set(ids)) == len(ids)
     own = [page.get("image_id") for _, page in pages]
     keep_images = all(isinstance(one, int) for one in own) and len(set(own)) == len(own)
-    table: Table = {"info": {"description": f"converted from {path.name}"}, "images": [], "annotations": []}
+    table = new_table(path)
     for (file, page), here in zip(pages, groups, strict=True):
         image = _image(file, page, root, options)
         image = {"id": page["image_id"] if keep_images else len(table["images"]) + 1, **image}
@@ -154,15 +158,8 @@ def _instance(
                 box, area = kept, shape.get("annotation_area")  # else the rectangle was moved since
             crowd = int(bool(shape["flags"].get("crowd")))
             continue
-        if shape["label"] not in names:
-            raise InputError(f"{where}: point {shape['label']!r} is none of {', '.join(names)}: mend its label")
-        k = names.index(shape["label"])
-        if points[k][2]:
-            raise InputError(
-                f"{where}: {shape['label']} occurs twice in group {shape.get('group_id')}: group the instances"
-            )
         x, y = shape["points"][0]
-        points[k] = (x, y, 1 if shape["flags"].get("hidden") else 2)
+        put_point(points, names, shape["label"], (x, y, 1 if shape["flags"].get("hidden") else 2), where)
     return annotation(id, image, category["id"], points, options, box, area, crowd)
 
 
@@ -178,11 +175,11 @@ def write_labelme(table: Table, path: Path, options: Options) -> None:
         raise InputError(f"{path}: LabelMe's points have one skeleton, the table has {listed}: convert one at a time")
     category = categories[0]
     names = category["keypoints"]
-    dropped(table, str(path), {"outlines": lambda n: bool(n.get("segmentation"))})
+    dropped(table, str(path), OUTLINES)
     notes = notes_by_image(table, categories)
     seen: dict[Path, str] = {}
     for image in table["images"]:
-        name = safe_name(image["file_name"], f"{path}: image {image['id']}")
+        name = file_of(image, path)
         file = (path / name).with_suffix(".json")
         if file in seen:
             raise InputError(f"{file}: belongs to {seen[file]} and to {name}: rename one of the images")

@@ -21,6 +21,9 @@ from polarpix.types import KeypointSchema
 
 __all__ = [
     "AREA",
+    "CROWDS",
+    "OUTLINES",
+    "Lost",
     "Options",
     "Table",
     "Triple",
@@ -28,21 +31,28 @@ __all__ = [
     "categories_with_keypoints",
     "category_entry",
     "dropped",
+    "file_of",
     "image_size",
+    "new_table",
     "notes_by_image",
     "place_image",
+    "put_point",
     "read_coco",
     "safe_name",
+    "schema_entry",
     "schema_of",
     "triples",
     "write_coco",
 ]
 
 Table = dict[str, Any]
+Lost = dict[str, Callable[[dict[str, Any]], bool]]  # what a format cannot hold -> whether an annotation has it
 Triple = tuple[float, float, int]  # x, y, visibility
 
 # Share of its box that an object fills, where nobody measured it: the factor of xtcocotools for sets without areas.
 AREA = 0.53
+CROWDS: Lost = {"crowds": lambda note: bool(note.get("iscrowd"))}
+OUTLINES: Lost = {"outlines": lambda note: bool(note.get("segmentation"))}
 
 
 @dataclass(frozen=True)
@@ -99,6 +109,17 @@ def safe_name(name: Any, where: str) -> str:
     return str(name)
 
 
+def new_table(source: Path, **info: Any) -> Table:
+    """A table without images, annotations and categories, and where it is from."""
+    info = {"description": f"converted from {source.name}", **info}
+    return {"info": info, "images": [], "annotations": [], "categories": []}
+
+
+def file_of(image: dict[str, Any], target: Path) -> str:
+    """The file name of an image that is written to ``target``; raises as :func:`safe_name` does."""
+    return safe_name(image["file_name"], f"{target}: image {image['id']}")
+
+
 def read_coco(path: Path, options: Options) -> Table:
     """A COCO keypoint file, its entries checked.
 
@@ -142,6 +163,12 @@ def categories_with_keypoints(table: Table, source: str) -> list[dict[str, Any]]
 def category_entry(id: int, name: str, names: Sequence[str], skeleton: Iterable[Sequence[int]] = ()) -> dict[str, Any]:
     """An entry of ``categories``; the skeleton counts from 1."""
     return {"id": id, "name": name, "keypoints": list(names), "skeleton": [list(bone) for bone in skeleton]}
+
+
+def schema_entry(id: int, schema: KeypointSchema, name: str = "") -> dict[str, Any]:
+    """The entry of ``categories`` that a schema describes, by its own name or another."""
+    bones = [(a + 1, b + 1) for a, b in schema.skeleton]
+    return category_entry(id, name or schema.category, schema.names, bones)
 
 
 def schema_of(category: dict[str, Any], source: str) -> KeypointSchema:
@@ -194,6 +221,20 @@ def _padded(points: Sequence[tuple[float, float]], image: dict[str, Any], paddin
     return [left, top, max(right - left, 0.0), max(bottom - top, 0.0)]
 
 
+def put_point(points: list[Triple], names: Sequence[str], name: str, point: Triple, where: str) -> None:
+    """Enter a keypoint by its name among those of an instance.
+
+    Raises:
+        InputError: no keypoint of that name, or one that is there already.
+    """
+    if name not in names:
+        raise InputError(f"{where}: point {name!r} is none of {', '.join(names)}: mend its label")
+    k = names.index(name)
+    if points[k][2]:
+        raise InputError(f"{where}: {name} occurs twice in one instance: group the instances apart")
+    points[k] = point
+
+
 def triples(note: dict[str, Any], K: int) -> list[Triple]:
     """The keypoints of an annotation; K times not labelled where it has none."""
     given = note.get("keypoints") or [0] * (3 * K)
@@ -210,7 +251,7 @@ def notes_by_image(table: Table, categories: Iterable[dict[str, Any]]) -> dict[i
     return found
 
 
-def dropped(table: Table, target: str, tests: dict[str, Callable[[dict[str, Any]], bool]]) -> None:
+def dropped(table: Table, target: str, tests: Lost) -> None:
     """One warning for all that a format cannot hold: words -> whether an annotation has it."""
     counts = {words: sum(map(test, table["annotations"])) for words, test in tests.items()}
     lost = [f"{words} ({count:,})" for words, count in counts.items() if count]

@@ -18,6 +18,8 @@ import yaml
 from tqdm import tqdm
 
 from polarpix.doctor.tables import (
+    CROWDS,
+    OUTLINES,
     Options,
     Table,
     Triple,
@@ -25,10 +27,12 @@ from polarpix.doctor.tables import (
     categories_with_keypoints,
     category_entry,
     dropped,
+    file_of,
     image_size,
+    new_table,
     notes_by_image,
     place_image,
-    safe_name,
+    schema_entry,
     schema_of,
     triples,
 )
@@ -55,7 +59,7 @@ def read_yolo(path: Path, options: Options) -> Table:
     names = page["names"] if isinstance(page.get("names"), dict) else dict(enumerate(page.get("names") or ["object"]))
     categories = [_category(i, str(name), K, page, options, path) for i, name in sorted(names.items())]
     by_index = {i: category for (i, _), category in zip(sorted(names.items()), categories, strict=True)}
-    table: Table = {"info": {"description": f"converted from {path.name}"}, "images": [], "annotations": []}
+    table = new_table(path)
     for folder in _folders(page, path, options.split):
         for file in tqdm(_images(folder), desc="reading", unit="image", disable=None, leave=False):
             height, width = image_size(file)
@@ -105,8 +109,7 @@ def _category(index: int, name: str, K: int, page: dict[str, Any], options: Opti
     if options.schema is not None:
         if len(options.schema.names) != K:
             raise InputError(f"{path}: {K} keypoints, but the schema names {len(options.schema.names)}")
-        bones = [(a + 1, b + 1) for a, b in options.schema.skeleton]
-        return category_entry(index + 1, name, options.schema.names, bones)
+        return schema_entry(index + 1, options.schema, name)
     given = page.get("kpt_names")
     listed = given.get(index) if isinstance(given, dict) else given
     names = listed if isinstance(listed, list) and len(listed) == K else [f"keypoint_{k + 1}" for k in range(K)]
@@ -217,15 +220,11 @@ def write_yolo(table: Table, path: Path, options: Options) -> None:
     if any(len(category["keypoints"]) != K for category in categories):
         raise InputError(f"{path}: categories have different numbers of keypoints: YOLO has one kpt_shape for all")
     page = _new_page(categories, path, options)
-    lost = {
-        "crowds": lambda n: bool(n.get("iscrowd")),
-        "outlines": lambda n: bool(n.get("segmentation")),
-    }
-    dropped(table, str(path), lost)
+    dropped(table, str(path), CROWDS | OUTLINES)
     notes = notes_by_image(table, categories)
     order = {category["id"]: i for i, category in enumerate(categories)}
     for image in tqdm(table["images"], desc="writing", unit="image", disable=None, leave=False):
-        name = safe_name(image["file_name"], f"{path}: image {image['id']}")
+        name = file_of(image, path)
         source = options.folder() / place_image(options.folder(), name, f"{path}: image {image['id']}")
         copy = path / "images" / options.split / Path(name).with_suffix(source.suffix)
         W, H = image["width"], image["height"]
