@@ -13,7 +13,7 @@ import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NoReturn
 
-from polarpix import commands
+from polarpix import about, commands
 from polarpix.bench import commands as bench
 from polarpix.doctor import commands as doctor
 from polarpix.errors import InputError, TerminatedError
@@ -33,8 +33,8 @@ COMMANDS: dict[str, Callable[..., int]] = {
     "explain": review.explain,
     "compare": review.compare,
     "publish": commands.publish,
-    "models": commands.models,
-    "info": commands.info,
+    "models": about.models,
+    "info": about.info,
     "demo": commands.demo,
 }
 """First word of a command line -> its function, whose signature makes the parser; gives the exit status."""

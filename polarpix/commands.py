@@ -1,24 +1,22 @@
-"""What each command does. Heavy imports happen inside, so that ``polarpix --help`` answers at once."""
+"""What the commands that run networks do. Heavy imports happen inside, so that ``polarpix --help`` answers at once."""
 
 from __future__ import annotations
 
-import json
 import sys
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from polarpix.about import print_metrics
 from polarpix.config import PoseRun
 from polarpix.errors import InputError
 
 if TYPE_CHECKING:
-    from polarpix.detectors import Detector
     from polarpix.engine.evaluate import Evaluation
-    from polarpix.framed import FramedPoses
     from polarpix.ray_predict import RayJob
 
-__all__ = ["demo", "evaluate", "info", "models", "predict", "publish", "train"]
+__all__ = ["demo", "evaluate", "predict", "publish", "train"]
 
 
 def train(config: str = "", resume: bool = False, print_config: bool = False, options: Sequence[str] = ()) -> int:
@@ -79,15 +77,13 @@ def evaluate(
     from polarpix.images import check_place
     from polarpix.predict import artifact_run
     from polarpix.summary import write_evaluation, write_record
-    from polarpix.zoo import MODELS
+    from polarpix.zoo import named_folder
 
     artifact = open_weights(weights, config, options)
     run = artifact_run(artifact, options, "eval", config)
     beside = Path(artifact.file).resolve().parent
     home = beside.parent if beside.name == "weights" else beside
-    if weights in MODELS or not Path(weights).exists():  # a model's name: its file is not among the user's own
-        home = Path("runs", "named", weights.replace("/", "_"))
-    folder = Path(out) if out else home / "eval" / split
+    folder = Path(out) if out else (named_folder(weights) or home) / "eval" / split
     records = [folder / "record.json", *([Path(record)] if record else [])]
     for path in records:
         check_place(path)
@@ -141,7 +137,7 @@ def predict(
         out: folder for what is written.
         device: auto, cpu, cuda, cuda:1, ...
     """
-    from polarpix.framed import FramedPoses
+    from polarpix.box_files import category_number
     from polarpix.predict_files import FileJob, predict_files, seconds_line
     from polarpix.predictor import load
 
@@ -157,8 +153,8 @@ def predict(
     predictor = load(weights, device, options, config, batch)
     job = FileJob(source, Path(out), boxes, frames=frames, frame_labels=frame_labels)
     if detector:
-        if not isinstance(predictor, FramedPoses):
-            raise InputError(f"--detector {detector}: a segmentation network takes no boxes: leave it out")
+        from polarpix.detectors import find_detector
+
         job.detector = find_detector(predictor, detector, category, device)
     elif category:
         job.category = category_number(category)
@@ -187,25 +183,6 @@ def predict_on_ray(job: RayJob, sources: list[str]) -> int:
     total = now + before + len(failed)
     print(f"{now + before} of {total} images predicted, {before} of them before: {job.out}")
     return 2 if failed else 0
-
-
-def find_detector(predictor: FramedPoses, name: str, category: str, device: str) -> Detector:
-    """The detector for a predictor's skeleton, with its threshold, on the device of that name."""
-    from polarpix.detectors import load_detector
-    from polarpix.predict import find_device
-
-    return load_detector(name, predictor.schema, find_device(device), category, predictor.run.eval.box_threshold)
-
-
-def category_number(category: str) -> int:
-    """A category_id.
-
-    Raises:
-        InputError: no number.
-    """
-    if not category.isdecimal():
-        raise InputError(f"--category {category}: give the number of a category (names need a --detector)")
-    return int(category)
 
 
 def publish(
@@ -250,82 +227,6 @@ def publish(
     return 0
 
 
-def models(folder: str = "", json: bool = False, check: str = "") -> int:
-    """List the models in the box, the config pages with their costs beside the paper's, and the blocks and codecs.
-
-    Args:
-        folder: where the pages are; by default configs.
-        json: print a JSON list instead of a table.
-        check: a published checkpoint; say what it is and which pages it fits, instead.
-    """
-    if folder and not Path(folder).is_dir():
-        raise InputError(f"--folder {folder}: no such folder: name one that holds pages")
-    folder = folder or "configs"
-    if check:
-        from polarpix.checkpoints import checkpoint_text, describe_checkpoint
-
-        print(checkpoint_text(describe_checkpoint(check, Path(folder))))
-        return 0
-    from polarpix.costs import cost_lines, page_costs
-    from polarpix.zoo import model_lines
-
-    rows = page_costs(Path(folder))
-    if json:
-        print(as_json(rows))
-        return 0
-    from polarpix.attention import ATTENTION
-    from polarpix.pose.codec import CODECS
-    from polarpix.pose.model import HEADS
-
-    print("\n".join(cost_lines(rows)) if rows else f"no pages below {folder}: give --folder")
-    print("\nin the box, for polarpix predict --model NAME IMAGE")
-    print("\n".join(f"  {line}" for line in model_lines()))
-    print(f"\nattention  {', '.join(ATTENTION)}\ncodecs     {', '.join(CODECS)}\npose heads {', '.join(HEADS)}")
-    print("backbones  any timm model with a feature pyramid; attention goes into ResNet, HRNet, MobileNetV2/V3,")
-    print("           EfficientNet and ConvNeXt by itself, elsewhere by model.backbone.places")
-    return 0
-
-
-def info(what: str = "", /) -> int:
-    """Say what a weights file is, which keys a page has, or which versions and devices are here.
-
-    Args:
-        what: a weights file, run folder, exported file, model's name, "pose" or "seg" for a page's keys, or nothing.
-    """
-    if what in ("pose", "seg"):
-        from polarpix.pages import run_parser
-
-        run_parser(what, "train", f"Every key of a {what} page, with its default.").print_help()
-        return 0
-    if Path(what).suffix in (".onnx", ".pt2", ".xml"):
-        from polarpix.runtime.predictors import describe, open_exported
-
-        exported = open_exported(what, "cpu")
-        print(describe(exported))
-        print_metrics(exported.metrics, exported.run.monitor)
-        return 0
-    if what:
-        from polarpix.engine.artifact import load_artifact
-        from polarpix.zoo import MODELS
-
-        artifact = load_artifact(what)
-        backbone = artifact.run["model"]["backbone"]
-        kind = f" ({artifact.form} form, {artifact.layout})" if artifact.form else ""
-        network = f"{backbone['name']}, attention {artifact.attention}{kind}"
-        print(f"{artifact.file}\n  task       {artifact.task}\n  network    {network}")
-        print(f"  outputs    {len(artifact.labels.names)}: {', '.join(artifact.labels.names)}")
-        print(f"  trained on {artifact.run['data']['root']}\n  commit     {artifact.commit or 'unknown'}")
-        if what in MODELS:
-            print(f"  card       {MODELS[what].card}")
-        print_metrics(artifact.metrics, str(artifact.run["monitor"]))
-        return 0
-    from polarpix.engine.evaluate import conditions
-
-    for name, value in conditions().items():
-        print(f"{name:<10} {value}")
-    return 0
-
-
 def demo(out: str = "runs/demo", record: str = "", started: float = 0.0) -> int:
     """Train a small network for each task on drawn figures, evaluate, predict, and write one page that shows it all.
 
@@ -341,14 +242,6 @@ def demo(out: str = "runs/demo", record: str = "", started: float = 0.0) -> int:
     return 0
 
 
-def print_metrics(metrics: dict[str, float], first: str) -> None:
-    """One metric a line, the monitored one on top, classes and keypoints indented below."""
-    order = sorted(metrics, key=lambda name: (name != first, "/" in name))
-    for name in order:
-        label = f"  {name}" if "/" in name else name
-        print(f"{label:<28}{metrics[name]:>10.4f}")
-
-
 def print_protocol(found: Evaluation) -> None:
     """The protocol and the conditions, one a line."""
     print(f"protocol of this evaluation ({found.task}, {found.split})")
@@ -361,8 +254,3 @@ def short(value: Any) -> str:
     if isinstance(value, list) and len(value) > 4 and len(set(value)) > 1:
         return ", ".join(f"{v:g}" if isinstance(v, float) else str(v) for v in value)
     return str(value)
-
-
-def as_json(value: Any) -> str:
-    """Indented JSON."""
-    return json.dumps(value, indent=2)
