@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import zip_longest
 from typing import Any, Protocol, TypeVar
 
+from polarpix.errors import InputError
 from polarpix.pipeline import DEPTH, LIVE_DEPTH, ahead
 from polarpix.sources import AnySource, Frame, find_media, frame_tasks, is_single
 
@@ -72,6 +74,20 @@ def predict_groups(predictor: FramePredictor[R], pairs: Iterable[Pair]) -> Itera
         yield list(zip(frames, predictor.predict(frames, [prepared for _, prepared in group]), strict=True))
 
 
+def with_boxes(frames: Iterable[Frame], boxes: Iterable[Any]) -> Iterator[Pair]:
+    """Each frame with its boxes.
+
+    Raises:
+        InputError: more frames than boxes, or fewer.
+    """
+    end: Any = object()
+    for frame, rows in zip_longest(frames, boxes, fillvalue=end):
+        if frame is end or rows is end:
+            more, fewer = ("boxes", "frames") if frame is end else ("frames", "boxes")
+            raise InputError(f"there are more {more} than {fewer}: give boxes for each frame, null for the whole of it")
+        yield frame, rows
+
+
 def stream_results(
     predictor: FramePredictor[R], sources: AnySource | Iterable[AnySource], boxes: Iterable[Any] | None = None
 ) -> Iterator[R]:
@@ -89,7 +105,7 @@ def stream_results(
     live = is_single(sources) and find_media(several[0])[0].kind == "webcam"
     tasks = frame_tasks(medium for source in several for medium in find_media(source))
     frames = ahead(tasks, depth=LIVE_DEPTH if live else DEPTH)
-    paired = zip(frames, boxes, strict=True) if boxes is not None else ((frame, None) for frame in frames)
+    paired = with_boxes(frames, boxes) if boxes is not None else ((frame, None) for frame in frames)
     for found in predict_groups(predictor, ((frame, predictor.prepare(frame, rows)) for frame, rows in paired)):
         for _, result in found:
             yield result

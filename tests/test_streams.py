@@ -56,8 +56,11 @@ def test_what_was_read_comes_before_an_error(tmp_path: Path) -> None:
     assert next(results) == 1
     with pytest.raises(InputError, match="bad boxes"):
         next(results)
-    with pytest.raises(ValueError, match="shorter"):
-        list(stream_results(counter, [shade(1), shade(2)], [1]))
+    for count, words in ((1, "more frames than boxes"), (3, "more boxes than frames")):
+        results = stream_results(counter, [shade(1), shade(2)], [1] * count)
+        assert [next(results) for _ in range(min(count, 2))] == [1, 2][:count]
+        with pytest.raises(InputError, match=f"there are {words}: give boxes for each frame"):
+            next(results)
 
 
 def test_a_webcam_waits_for_no_full_batch() -> None:
