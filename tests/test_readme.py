@@ -39,7 +39,7 @@ TABLES: list[dict[Any, Any]] = [
     CODECS,
     SEG_DATASETS,
 ]  # what docs/adding.md adds to
-BACKBONE = {"name": "resnet10t", "attention": "psa_p"}
+BACKBONE = {"name": "test_resnet", "attention": "psa_p"}
 # What a fenced block may be, and how it is held to the truth.
 LANGUAGES = {
     "python": "run by test_python_runs",
