@@ -5,6 +5,7 @@ import importlib
 import re
 from collections.abc import Iterator
 from fnmatch import fnmatch
+from functools import cache
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 
@@ -125,9 +126,15 @@ def room_of(module: str) -> str:
     return module.partition(".")[0]
 
 
+@cache
+def parsed(path: Path) -> ast.Module:
+    """A source file; every test of this page looks at most of them."""
+    return ast.parse(path.read_text())
+
+
 def imports(path: Path) -> Iterator[tuple[str, str]]:
     """(module, name) of every import, also inside functions; the name is empty for ``import module``."""
-    for node in ast.walk(ast.parse(path.read_text())):
+    for node in ast.walk(parsed(path)):
         if isinstance(node, ast.ImportFrom):
             assert not node.level, f"{path}: write imports in full"
             for alias in node.names:
@@ -147,7 +154,7 @@ def own_imports(path: Path) -> Iterator[tuple[str, str]]:
 
 
 def names_of(module: str) -> list[str]:
-    for node in ast.parse(MODULES[module].read_text()).body:
+    for node in parsed(MODULES[module]).body:
         if isinstance(node, ast.Assign) and any(isinstance(t, ast.Name) and t.id == "__all__" for t in node.targets):
             names = ast.literal_eval(node.value)
             assert isinstance(names, list)
@@ -157,7 +164,7 @@ def names_of(module: str) -> list[str]:
 
 def holds_code(path: Path) -> bool:
     """Whether there is more than a docstring."""
-    return any(not isinstance(node, ast.Expr) for node in ast.parse(path.read_text()).body)
+    return any(not isinstance(node, ast.Expr) for node in parsed(path).body)
 
 
 @pytest.mark.parametrize("module", MODULES)
