@@ -27,6 +27,7 @@ __all__ = ["BENCHES", "COMMANDS", "GROUPS", "main"]
 COMMANDS: dict[str, Callable[..., int]] = {
     "train": commands.train,
     "eval": commands.evaluate,
+    "calibrate": commands.calibrate,
     "predict": commands.predict,
     "export": exporting.export,
     "serve": serve,

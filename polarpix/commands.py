@@ -13,12 +13,13 @@ from polarpix.config import PoseRun
 from polarpix.errors import InputError
 
 if TYPE_CHECKING:
+    from polarpix.calibration import Calibration
     from polarpix.detectors import Detector
     from polarpix.engine.evaluate import Evaluation
     from polarpix.framed import FramedPoses
     from polarpix.ray_predict import RayJob
 
-__all__ = ["demo", "evaluate", "info", "models", "predict", "publish", "train"]
+__all__ = ["calibrate", "demo", "evaluate", "info", "models", "predict", "publish", "train"]
 
 
 def train(config: str = "", resume: bool = False, print_config: bool = False, options: Sequence[str] = ()) -> int:
@@ -104,6 +105,29 @@ def evaluate(
     return 0
 
 
+def calibrate(weights: str, options: Sequence[str] = ()) -> int:
+    """Fit what the scores mean on the validation split, and write it into the weights file; training does so by itself.
+
+    Args:
+        weights: weights/best.safetensors or a run folder; the file is written anew, its tensors stay as they are.
+    """
+    from polarpix.calibration import calibration_error
+    from polarpix.engine.artifact import load_artifact
+    from polarpix.engine.calibrate import calibrate as fit
+    from polarpix.predict import artifact_run
+
+    if not Path(weights).exists():
+        raise InputError(f"{weights}: no such file here: give a weights file or run folder of your own")
+    artifact = load_artifact(weights)
+    done, counts = fit(artifact, artifact_run(artifact, options, "calibrate"))
+    found = done.calibration
+    assert found is not None
+    before, after = calibration_error(counts), calibration_error(counts, found)
+    print(f"fitted on val: {found.samples:,} samples, ECE {before:.4f} before, {after:.4f} after, on the same samples")
+    print(f"weights: {done.file}\nnext:    polarpix eval {weights} --split test")
+    return 0
+
+
 def predict(
     weights: str,
     source: list[str],
@@ -113,6 +137,7 @@ def predict(
     batch: int | None = None,
     frames: int = 0,
     frame_labels: bool = False,
+    ellipses: float = 0.0,
     timing: bool = False,
     ray: bool = False,
     workers: int = 2,
@@ -133,6 +158,7 @@ def predict(
         batch: boxes or images per forward pass; by default 32 boxes, 1 image.
         frames: how many frames of each video or webcam at most; by default all.
         frame_labels: write the label PNG of every video frame too.
+        ellipses: draw around each keypoint where its true place lies with this probability, for example 0.9.
         timing: say how many seconds the network took and waited.
         ray: predict pictures (of folders, lists in text files, fsspec addresses) on a Ray cluster, as Parquet and JSON.
         workers: how many predictors --ray runs.
@@ -155,7 +181,9 @@ def predict(
         job_settings = (tuple(options), config, boxes, category, detector, batch, device)
         return predict_on_ray(RayJob(weights, out, *job_settings, workers=workers, address=address), source)
     predictor = load(weights, device, options, config, batch)
-    job = FileJob(source, Path(out), boxes, frames=frames, frame_labels=frame_labels)
+    if not 0 <= ellipses < 1 or (ellipses and not isinstance(predictor, FramedPoses)):
+        raise InputError(f"--ellipses {ellipses:g}: give a probability below 1, of keypoints: for example 0.9")
+    job = FileJob(source, Path(out), boxes, frames=frames, frame_labels=frame_labels, ellipses=ellipses)
     if detector:
         if not isinstance(predictor, FramedPoses):
             raise InputError(f"--detector {detector}: a segmentation network takes no boxes: leave it out")
@@ -315,6 +343,7 @@ def info(what: str = "", /) -> int:
         print(f"{artifact.file}\n  task       {artifact.task}\n  network    {network}")
         print(f"  outputs    {len(artifact.labels.names)}: {', '.join(artifact.labels.names)}")
         print(f"  trained on {artifact.run['data']['root']}\n  commit     {artifact.commit or 'unknown'}")
+        print(f"  scores     {scores_line(artifact.calibration)}")
         if what in MODELS:
             print(f"  card       {MODELS[what].card}")
         print_metrics(artifact.metrics, str(artifact.run["monitor"]))
@@ -339,6 +368,13 @@ def demo(out: str = "runs/demo", record: str = "", started: float = 0.0) -> int:
     page = run_demo(Path(out), Path(record) if record else None, " ".join(["polarpix", *sys.argv[1:]]), started)
     print(f"\nThe page is at {page.resolve()}")
     return 0
+
+
+def scores_line(calibration: Calibration | None) -> str:
+    """What the scores of a network are."""
+    if calibration is None:
+        return "as the network gives them ('polarpix calibrate' makes them probabilities)"
+    return f"probabilities, calibrated on {calibration.split} ({calibration.samples:,} samples)"
 
 
 def print_metrics(metrics: dict[str, float], first: str) -> None:
