@@ -91,9 +91,7 @@ class Outputs:
         ellipses: probability of the ellipses drawn around keypoints; 0 draws none.
     """
 
-    def __init__(
-        self, out: Path, media: Sequence[Medium], frame_labels: bool = False, ellipses: float = 0.0
-    ) -> None:
+    def __init__(self, out: Path, media: Sequence[Medium], frame_labels: bool = False, ellipses: float = 0.0) -> None:
         self.out, self.frame_labels, self.ellipses = out, frame_labels, ellipses
         paths = [medium.path for medium in media]
         self.names = {id(medium): name for medium, name in zip(media, overlay_names(paths), strict=True)}

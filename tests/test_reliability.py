@@ -32,7 +32,7 @@ def test_the_section_shows_both_lines_and_says_where_the_curve_is_from() -> None
 
 
 def test_the_ellipses_are_listed_by_their_claim() -> None:
-    held = {claim: (0.5, 0.6) for claim in CLAIMS}
+    held = dict.fromkeys(CLAIMS, (0.5, 0.6))
     bare, measured = coverage_section(held, None), coverage_section(held, CURVE)
     assert bare.table is not None
     assert measured.table is not None
