@@ -50,6 +50,7 @@ DOCTOR: dict[str, Callable[..., int]] = {
     "check": doctor.check,
     "sigmas": doctor.sigmas,
     "convert": doctor.convert,
+    "split": doctor.split,
 }
 # First word -> what its commands are about, and the commands.
 GROUPS: dict[str, tuple[str, Mapping[str, Callable[..., int]]]] = {

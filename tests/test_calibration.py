@@ -123,7 +123,7 @@ def test_json_keeps_it_and_what_is_none_is_refused() -> None:
         ("covariance", [1.0]),
         ("radii", [1.0]),
     ):
-        with pytest.raises(ValueError, match="curve|argument"):
+        with pytest.raises(ValueError, match=r"curve|argument"):
             read_calibration(whole.values() | {key: value})
-    with pytest.raises(ValueError, match="curve|argument"):
+    with pytest.raises(ValueError, match=r"curve|argument"):
         read_calibration({"scores": [0.1]})
