@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -95,6 +96,16 @@ class Calibration:
             return wanted
         nearest = min(max(wanted, claimed[0]), claimed[-1])  # beyond the claims in proportion
         return float(np.interp(nearest, claimed, self.radii) * wanted / nearest)
+
+    def check(self, settings: dict[str, Any], file: str) -> None:
+        """Warn if scores depend on settings that are not those of the fit."""
+        other = [f"{key} was {self.protocol.get(key)}" for key in settings if self.protocol.get(key) != settings[key]]
+        if other and self.protocol:
+            warnings.warn(
+                f"{file}: its scores were calibrated by another protocol ({', '.join(other)}): they may be off, "
+                "'polarpix calibrate' with the same options fits them anew",
+                stacklevel=3,
+            )
 
     def values(self) -> dict[str, Any]:
         """Plain values for JSON, as :func:`read_calibration` takes them."""

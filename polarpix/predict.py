@@ -21,12 +21,14 @@ from polarpix.framed import FramedPoses, FramedSegs, check_batch
 from polarpix.hub.share import Shareable
 from polarpix.images import normalize
 from polarpix.pages import load_page, make_run
+from polarpix.pose.calibrate import pose_settings
 from polarpix.pose.crop import PoseTransform
 from polarpix.pose.inference import predict_heatmaps, to_image_covariance, to_image_points
 from polarpix.pose.model import build_pose_model
 from polarpix.pose.task import run_codec
 from polarpix.seg.model import build_seg_model
 from polarpix.seg.multiscale import predict_probabilities
+from polarpix.seg.task import pixel_settings
 from polarpix.types import ClassTable, FloatArray, KeypointSchema, PoseSample, UInt8Array
 
 __all__ = ["PosePredictor", "SegPredictor", "artifact_run", "find_device", "load"]
@@ -69,6 +71,8 @@ class PosePredictor(FramedPoses, Predictor):
         self.codec = run_codec(run)
         self.transform = PoseTransform(run.data, run.model, self.schema, training=False)
         self.calibration = artifact.calibration
+        if self.calibration is not None:
+            self.calibration.check(pose_settings(run), artifact.file)
 
     def crops(self, image: UInt8Array | Sequence[UInt8Array], boxes: FloatArray) -> tuple[Tensor, Tensor]:
         """Crops uint8 [N, 3, H, W] of boxes [N, 4] and their affines back to the image [N, 2, 3].
@@ -132,6 +136,8 @@ class SegPredictor(FramedSegs, Predictor):
         self.model.eval().to(device)
         self.artifact = replace(artifact, state=self.model.state_dict())
         self.calibration = artifact.calibration
+        if self.calibration is not None:
+            self.calibration.check(pixel_settings(run), artifact.file)
 
     def inputs(self, images: UInt8Array) -> Tensor:
         """One image [H, W, 3] or several [B, H, W, 3] -> normalised [B, 3, H, W] on the device."""

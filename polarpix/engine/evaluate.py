@@ -18,6 +18,7 @@ from polarpix.engine.artifact import Artifact, commit, load_state
 from polarpix.engine.fit import build_data, build_task, build_trainer, run_trainer
 from polarpix.errors import InputError
 from polarpix.findings import SPREAD, Findings, spread
+from polarpix.pose.calibrate import pose_settings
 from polarpix.pose.evaluate import pose_protocol
 from polarpix.pose.page import pose_findings
 from polarpix.pose.task import PoseTask
@@ -26,6 +27,7 @@ from polarpix.report import Section
 from polarpix.seg.analysis import Ranking
 from polarpix.seg.page import seg_findings
 from polarpix.seg.submission import Submission
+from polarpix.seg.task import pixel_settings
 from polarpix.sheet import tile
 from polarpix.types import UInt8Array
 
@@ -105,6 +107,9 @@ def evaluate(
     run_trainer(trainer, step, task, datamodule=data, verbose=False)
     task.eval()
     more = findings_of(run, task, data, split, pictures)
+    if artifact.calibration is not None:
+        settings = pose_settings(run) if isinstance(run, PoseRun) else pixel_settings(run)
+        artifact.calibration.check(settings, artifact.file)
     figures, sections = trust(task, dataset, split, artifact.calibration)
     more = replace(more, sections=[*more.sections, *sections])
     protocol = pose_protocol(run, dataset) if isinstance(run, PoseRun) else seg_protocol(run, split, len(dataset))

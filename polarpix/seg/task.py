@@ -31,7 +31,7 @@ from polarpix.seg.uniform import class_index, draw_uniform
 from polarpix.sheet import tile
 from polarpix.types import ClassTable, SegBatch, UInt8Array
 
-__all__ = ["SegCrops", "SegData", "SegTask", "collate"]
+__all__ = ["SegCrops", "SegData", "SegTask", "collate", "pixel_settings"]
 
 Item = tuple[UInt8Array, UInt8Array, int]
 """Image [H, W, 3], label [H, W], position in the data set."""

@@ -115,3 +115,8 @@ def test_a_damaged_calibration_is_named(bare_pose: Path, tmp_path: Path) -> None
         load_artifact(tmp_path / "odd.safetensors")
     shutil.copy(bare_pose, tmp_path / "plain.safetensors")
     assert load_artifact(tmp_path / "plain.safetensors").calibration is None
+
+
+def test_another_protocol_is_warned_of(seg_folder: Path) -> None:
+    with pytest.warns(UserWarning, match=r"another protocol \(flip was False\): they may be off"):
+        load(seg_folder, overrides=["--eval.flip=true"])
