@@ -1,4 +1,4 @@
-"""Write the tables of docs/results.md, speed.md and calibration.md from benchmarks/results/*.json: python docs/make_results.py."""
+"""Write the tables of pages below docs/ from benchmarks/results/*.json: python docs/make_results.py."""
 
 from __future__ import annotations
 
