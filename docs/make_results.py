@@ -1,4 +1,4 @@
-"""Write the tables of docs/results.md and docs/speed.md from benchmarks/results/*.json: python docs/make_results.py."""
+"""Write the tables of pages below docs/ from benchmarks/results/*.json: python docs/make_results.py."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ ROOT = Path(__file__).resolve().parent.parent
 RECORDS = ROOT / "benchmarks" / "results"
 PAGE = ROOT / "docs" / "results.md"
 SPEED_PAGE = ROOT / "docs" / "speed.md"
+CALIBRATION_PAGE = ROOT / "docs" / "calibration.md"
 BEGIN, END = "<!-- results:begin -->", "<!-- results:end -->"
 
 # Column -> metric and the factor it is shown with; OKS AP and IoU are shown in percent, as the field does.
@@ -208,6 +209,30 @@ def speed(records: dict[str, dict[str, Any]]) -> str:
     return "\n".join(lines or ["No benchmark has been recorded yet.", ""])
 
 
+def calibrations(records: dict[str, dict[str, Any]]) -> str:
+    """Between the marks of the page about scores: their errors, and what ellipses held."""
+    chosen = {file: one for file, one in records.items() if "ECE_uncalibrated" in one.get("metrics", {})}
+    errors, held = [], []
+    for file, one in chosen.items():
+        metrics = one["metrics"]
+        before, after = metrics["ECE_uncalibrated"], metrics["ECE"]
+        of = [one["name"], one["split"], f"{before:.4f}", f"{after:.4f}", f"{before / after:.1f}", f"`{file}`"]
+        errors.append(of)
+        for name, gauss in metrics.items():
+            claim, found, _ = name.removeprefix("coverage/").partition(" as a Gaussian")
+            if found:
+                share = f"{100 * metrics[f'coverage/{claim}']:.2f}%"
+                held.append([one["name"], one["split"], claim, f"{100 * gauss:.2f}%", share, f"`{file}`"])
+    if not errors:
+        return "No evaluation of calibrated weights has been recorded yet.\n"
+    head = ["run", "split", "ECE before", "ECE after", "before / after", "record"]
+    lines = ["### Scores", "", *grid(head, errors)]
+    if held:
+        head = ["run", "split", "claimed", "held by the Gaussian", "held by the measured ellipse", "record"]
+        lines += ["### Ellipses", "", *grid(head, held)]
+    return "\n".join(lines)
+
+
 def filled(page: str, text: str) -> str:
     """The page with a new text between its marks."""
     before, _, rest = page.partition(BEGIN)
@@ -217,7 +242,7 @@ def filled(page: str, text: str) -> str:
     return f"{before}{BEGIN}\n\n{text}\n{END}{after}"
 
 
-PAGES = {PAGE: tables, SPEED_PAGE: speed}
+PAGES = {PAGE: tables, SPEED_PAGE: speed, CALIBRATION_PAGE: calibrations}
 
 if __name__ == "__main__":
     for path, write in PAGES.items():

@@ -66,6 +66,7 @@ def info(what: str = "", /) -> int:
         print_metrics(exported.metrics, exported.run.monitor)
         return 0
     if what:
+        from polarpix.calibration import described
         from polarpix.engine.artifact import load_artifact
         from polarpix.zoo import MODELS
 
@@ -76,6 +77,7 @@ def info(what: str = "", /) -> int:
         print(f"{artifact.file}\n  task       {artifact.task}\n  network    {network}")
         print(f"  outputs    {len(artifact.labels.names)}: {', '.join(artifact.labels.names)}")
         print(f"  trained on {artifact.run['data']['root']}\n  commit     {artifact.commit or 'unknown'}")
+        print(f"  scores     {described(artifact.calibration)}")
         if what in MODELS:
             print(f"  card       {MODELS[what].card}")
         print_metrics(artifact.metrics, str(artifact.run["monitor"]))

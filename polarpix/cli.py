@@ -27,6 +27,7 @@ __all__ = ["BENCHES", "COMMANDS", "GROUPS", "main"]
 COMMANDS: dict[str, Callable[..., int]] = {
     "train": commands.train,
     "eval": commands.evaluate,
+    "calibrate": commands.calibrate,
     "predict": commands.predict,
     "export": exporting.export,
     "serve": serve,
@@ -49,6 +50,7 @@ DOCTOR: dict[str, Callable[..., int]] = {
     "check": doctor.check,
     "sigmas": doctor.sigmas,
     "convert": doctor.convert,
+    "split": doctor.split,
 }
 # First word -> what its commands are about, and the commands.
 GROUPS: dict[str, tuple[str, Mapping[str, Callable[..., int]]]] = {

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from polarpix.engine.evaluate import Evaluation
     from polarpix.ray_predict import RayJob
 
-__all__ = ["demo", "evaluate", "predict", "publish", "train"]
+__all__ = ["calibrate", "demo", "evaluate", "predict", "publish", "train"]
 
 
 def train(config: str = "", resume: bool = False, print_config: bool = False, options: Sequence[str] = ()) -> int:
@@ -100,6 +100,29 @@ def evaluate(
     return 0
 
 
+def calibrate(weights: str, options: Sequence[str] = ()) -> int:
+    """Fit what the scores mean on the validation split, and write it into the weights file; training does so by itself.
+
+    Args:
+        weights: weights/best.safetensors or a run folder; the file is written anew, its tensors stay as they are.
+    """
+    from polarpix.calibration import calibration_error
+    from polarpix.engine.artifact import load_artifact
+    from polarpix.engine.calibrate import calibrate as fit
+    from polarpix.predict import artifact_run
+
+    if not Path(weights).exists():
+        raise InputError(f"{weights}: no such file here: give a weights file or run folder of your own")
+    artifact = load_artifact(weights)
+    done, counts = fit(artifact, artifact_run(artifact, options, "calibrate"))
+    found = done.calibration
+    assert found is not None
+    before, after = calibration_error(counts), calibration_error(counts, found)
+    print(f"fitted on val: {found.samples:,} samples, ECE {before:.4f} before, {after:.4f} after, on the same samples")
+    print(f"weights: {done.file}\nnext:    polarpix eval {weights} --split test")
+    return 0
+
+
 def predict(
     weights: str,
     source: list[str],
@@ -109,6 +132,7 @@ def predict(
     batch: int | None = None,
     frames: int = 0,
     frame_labels: bool = False,
+    ellipses: float = 0.0,
     timing: bool = False,
     ray: bool = False,
     workers: int = 2,
@@ -129,6 +153,7 @@ def predict(
         batch: boxes or images per forward pass; by default 32 boxes, 1 image.
         frames: how many frames of each video or webcam at most; by default all.
         frame_labels: write the label PNG of every video frame too.
+        ellipses: draw around each keypoint where its true place lies with this probability, for example 0.9.
         timing: say how many seconds the network took and waited.
         ray: predict pictures (of folders, lists in text files, fsspec addresses) on a Ray cluster, as Parquet and JSON.
         workers: how many predictors --ray runs.
@@ -151,7 +176,9 @@ def predict(
         job_settings = (tuple(options), config, boxes, category, detector, batch, device)
         return predict_on_ray(RayJob(weights, out, *job_settings, workers=workers, address=address), source)
     predictor = load(weights, device, options, config, batch)
-    job = FileJob(source, Path(out), boxes, frames=frames, frame_labels=frame_labels)
+    if not 0 <= ellipses < 1 or (ellipses and not isinstance(predictor.run, PoseRun)):
+        raise InputError(f"--ellipses {ellipses:g}: give a probability below 1, of keypoints: for example 0.9")
+    job = FileJob(source, Path(out), boxes, frames=frames, frame_labels=frame_labels, ellipses=ellipses)
     if detector:
         from polarpix.detectors import find_detector
 

@@ -63,6 +63,7 @@ def draw_keypoints(
     scores: npt.NDArray[Any] | None = None,
     threshold: float = 0.2,
     zoom: int = 1,
+    ellipses: FloatArray | None = None,
 ) -> UInt8Array:
     """Draw skeletons; lines and dots grow with the instance.
 
@@ -73,6 +74,8 @@ def draw_keypoints(
         scores: [N, K]; for a prediction its own are taken unless given. COCO visibilities serve as well.
         threshold: keypoints scored at or below this are left out, with their lines.
         zoom: the result is so many times as large, so that small pictures carry fine lines.
+        ellipses: matrices S [N, K, 2, 2] in square pixels; the points x around k with (x - k)^T S^-1 (x - k) = 1 are
+            drawn as well.
 
     Raises:
         InputError: keypoints or scores of another shape than the schema's.
@@ -92,6 +95,8 @@ def draw_keypoints(
     canvas = _zoomed(canvas, zoom)
     points = (points + 0.5) * zoom - 0.5
     colors = keypoint_colors(schema)
+    if ellipses is not None:
+        _draw_ellipses(canvas, points, np.asarray(ellipses, np.float64) * zoom**2, shown, colors)
     for keypoints, seen in zip(points, shown, strict=True):
         if seen.any():
             _draw_instance(canvas, keypoints, seen, schema, colors, zoom)
@@ -242,6 +247,23 @@ def _zoomed(image: UInt8Array, zoom: int) -> UInt8Array:
 
 def _rounded(values: npt.NDArray[Any]) -> UInt8Array:
     return np.asarray(np.clip(np.rint(values), 0, 255), np.uint8)
+
+
+def _draw_ellipses(
+    canvas: UInt8Array,
+    points: npt.NDArray[np.floating[Any]],
+    matrices: npt.NDArray[np.floating[Any]],
+    shown: npt.NDArray[np.bool_],
+    colors: Sequence[Color],
+) -> None:
+    """Outlines around points [N, K, 2] by matrices [N, K, 2, 2], in pixels of the canvas."""
+    angles = np.linspace(0, 2 * np.pi, 49)
+    circle = np.stack([np.cos(angles), np.sin(angles)])  # [2, 49]
+    for n, k in np.argwhere(shown):
+        values, vectors = np.linalg.eigh(matrices[n, k])
+        outline = points[n, k] + (vectors * np.sqrt(values.clip(0)) @ circle).T  # [49, 2]
+        cv2.polylines(canvas, [_fixed(outline)], True, (0, 0, 0), 3, cv2.LINE_AA, _SHIFT)
+        cv2.polylines(canvas, [_fixed(outline)], True, colors[k], 1, cv2.LINE_AA, _SHIFT)
 
 
 def _fixed(points: npt.NDArray[np.float64]) -> npt.NDArray[np.int32]:

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from polarpix.calibration import Calibration
 from polarpix.config import PoseRun, SegRun
 from polarpix.errors import InputError
 from polarpix.pose.instances import keep_instances
@@ -35,10 +36,14 @@ class FramedPoses:
     run: PoseRun
     schema: KeypointSchema
     file: str  # what it was loaded from
+    calibration: Calibration | None
     batch_size: int  # crops per forward pass
 
-    def locate(self, image: UInt8Array | Sequence[UInt8Array], boxes: FloatArray) -> tuple[FloatArray, FloatArray]:
-        """Keypoints [N, K, 2] in image pixels and scores [N, K] for boxes [N, 4] of one image, or each of its own."""
+    def locate(
+        self, image: UInt8Array | Sequence[UInt8Array], boxes: FloatArray
+    ) -> tuple[FloatArray, FloatArray, FloatArray]:
+        """Keypoints [N, K, 2] in image pixels, heights of the heatmaps [N, K] and covariances [N, K, 2, 2] in square
+        pixels for boxes [N, 4] of one image, or each of its own."""
         raise NotImplementedError  # what computes knows how
 
     def prepare(self, frame: Frame, boxes: Any) -> tuple[FloatArray, FloatArray]:
@@ -60,12 +65,15 @@ class FramedPoses:
     def predict(self, frames: Sequence[Frame], prepared: Sequence[tuple[FloatArray, FloatArray]]) -> list[PoseResult]:
         """One result per frame; the crops of all frames share the batches."""
         images = [frame.image for frame, (rows, _) in zip(frames, prepared, strict=True) for _ in rows]
-        keypoints, scores = self.locate(images, np.concatenate([rows for rows, _ in prepared]))
+        keypoints, scores, spread = self.locate(images, np.concatenate([rows for rows, _ in prepared]))
         results, end = [], 0
         for frame, (rows, box_scores) in zip(frames, prepared, strict=True):
             start, end = end, end + len(rows)
-            found = keep_instances(keypoints[start:end], scores[start:end], rows, box_scores, self.run, self.schema)
-            results.append(PoseResult(frame.image, found, self.schema, frame.file, frame.index, frame.time))
+            part = keypoints[start:end], scores[start:end], spread[start:end]
+            found = keep_instances(part, rows, box_scores, self.run, self.schema, self.calibration)
+            results.append(
+                PoseResult(frame.image, found, self.schema, frame.file, frame.index, frame.time, self.calibration)
+            )
         return results
 
     def __call__(self, image: AnySource, boxes: Any = None) -> PoseResult:
@@ -102,10 +110,11 @@ class FramedSegs:
     run: SegRun
     classes: ClassTable
     file: str  # what it was loaded from
+    calibration: Calibration | None
     batch_size: int  # images of one size per forward pass
 
     def label(self, images: UInt8Array) -> tuple[UInt8Array, FloatArray]:
-        """Class index and its probability [B, H, W] of images [B, H, W, 3]."""
+        """Class index and its probability, not yet calibrated, [B, H, W] of images [B, H, W, 3]."""
         raise NotImplementedError  # what computes knows how
 
     def prepare(self, frame: Frame, boxes: Any) -> None:
@@ -124,6 +133,8 @@ class FramedSegs:
     def predict(self, frames: Sequence[Frame], prepared: Sequence[None] = ()) -> list[SegResult]:
         """One result per frame; all are of one size."""
         labels, confidence = self.label(np.stack([frame.image for frame in frames]))
+        if self.calibration is not None:
+            confidence = self.calibration.probability(confidence)
         return [
             SegResult(frame.image, SegPrediction(*found), self.classes, frame.file, frame.index, frame.time)
             for frame, *found in zip(frames, labels, confidence, strict=True)

@@ -15,6 +15,7 @@ import numpy as np
 
 from polarpix.engine.artifact import write_text
 from polarpix.errors import InputError
+from polarpix.images import write_image
 from polarpix.results import PoseResult, SegResult
 from polarpix.sources import Frame, Medium
 from polarpix.types import UInt8Array
@@ -87,10 +88,11 @@ class Outputs:
         out: the folder.
         media: all that frames will come from: their names are made to differ.
         frame_labels: write label maps of video frames too, labels/NAME/000000.png.
+        ellipses: probability of the ellipses drawn around keypoints; 0 draws none.
     """
 
-    def __init__(self, out: Path, media: Sequence[Medium], frame_labels: bool = False) -> None:
-        self.out, self.frame_labels = out, frame_labels
+    def __init__(self, out: Path, media: Sequence[Medium], frame_labels: bool = False, ellipses: float = 0.0) -> None:
+        self.out, self.frame_labels, self.ellipses = out, frame_labels, ellipses
         paths = [medium.path for medium in media]
         self.names = {id(medium): name for medium, name in zip(media, overlay_names(paths), strict=True)}
         still = not any(medium.moving for medium in media)
@@ -109,9 +111,10 @@ class Outputs:
             result.save_label(self.out / "labels" / f"{name}.png")
         if isinstance(result, SegResult) and moving and self.frame_labels:
             result.save_label(self.out / "labels" / name / f"{frame.index:06d}.png")
+        overlay = result.plot(ellipses=self.ellipses) if isinstance(result, PoseResult) else result.plot()
         if moving:
-            return result.plot()
-        result.save(self.out / "overlays" / f"{name}.jpg")
+            return overlay
+        write_image(self.out / "overlays" / f"{name}.jpg", overlay)
         return None
 
     def add(self, frame: Frame, result: PoseResult | SegResult, overlay: UInt8Array | None) -> None:

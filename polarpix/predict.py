@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from polarpix.calibration import covariance_fit
 from polarpix.config import PoseRun, SegRun
 from polarpix.devices import find_device
 from polarpix.engine.adopt import open_weights
@@ -21,12 +22,14 @@ from polarpix.framed import FramedPoses, FramedSegs, check_batch
 from polarpix.hub.share import Shareable
 from polarpix.images import normalize
 from polarpix.pages import load_page, make_run
+from polarpix.pose.calibrate import pose_settings
 from polarpix.pose.crop import PoseTransform
-from polarpix.pose.inference import predict_heatmaps, to_image_points
+from polarpix.pose.inference import predict_heatmaps, to_image_covariance, to_image_points
 from polarpix.pose.model import build_pose_model
 from polarpix.pose.task import run_codec
 from polarpix.seg.model import build_seg_model
 from polarpix.seg.multiscale import predict_probabilities
+from polarpix.seg.task import pixel_settings
 from polarpix.types import ClassTable, FloatArray, KeypointSchema, PoseSample, UInt8Array
 
 __all__ = ["PosePredictor", "SegPredictor", "artifact_run", "load"]
@@ -68,6 +71,9 @@ class PosePredictor(FramedPoses, Predictor):
         self.artifact, self.file = replace(artifact, state=self.model.state_dict()), artifact.file
         self.codec = run_codec(run)
         self.transform = PoseTransform(run.data, run.model, self.schema, training=False)
+        self.calibration = artifact.calibration
+        if self.calibration is not None:
+            self.calibration.check(pose_settings(run), artifact.file)
 
     def crops(self, image: UInt8Array | Sequence[UInt8Array], boxes: FloatArray) -> tuple[Tensor, Tensor]:
         """Crops uint8 [N, 3, H, W] of boxes [N, 4] and their affines back to the image [N, 2, 3].
@@ -84,11 +90,15 @@ class PosePredictor(FramedPoses, Predictor):
         return crops, torch.from_numpy(np.stack([one[3] for one in cut]))
 
     @torch.no_grad()
-    def locate(self, image: UInt8Array | Sequence[UInt8Array], boxes: FloatArray) -> tuple[FloatArray, FloatArray]:
-        """Keypoints [N, K, 2] in image pixels and scores [N, K] for boxes [N, 4] of one image, or each of its own."""
+    def locate(
+        self, image: UInt8Array | Sequence[UInt8Array], boxes: FloatArray
+    ) -> tuple[FloatArray, FloatArray, FloatArray]:
+        """Keypoints [N, K, 2] in image pixels, heights of the heatmaps [N, K] and covariances [N, K, 2, 2] in square
+        pixels for boxes [N, 4] of one image, or each of its own."""
         protocol, k = self.run.eval, len(self.schema.names)
         order = self.schema.flip_order if protocol.flip_test else None
         points, scores = [np.zeros((0, k, 2), np.float32)], [np.zeros((0, k), np.float32)]
+        spread, fit = [np.zeros((0, k, 2, 2), np.float32)], covariance_fit(self.calibration)
         for start in range(0, len(boxes), self.batch_size):
             part = slice(start, start + self.batch_size)
             crops, to_image = self.crops(image if isinstance(image, np.ndarray) else image[part], boxes[part])
@@ -103,7 +113,9 @@ class PosePredictor(FramedPoses, Predictor):
             found, score = self.codec.decode(heatmaps)
             points.append(to_image_points(found.cpu(), to_image).numpy())
             scores.append(score.cpu().numpy())
-        return np.concatenate(points), np.concatenate(scores)
+            covariance = self.codec.covariance(heatmaps, found, fit).cpu()
+            spread.append(to_image_covariance(covariance, to_image).numpy())
+        return np.concatenate(points), np.concatenate(scores), np.concatenate(spread)
 
 
 class SegPredictor(FramedSegs, Predictor):
@@ -124,6 +136,9 @@ class SegPredictor(FramedSegs, Predictor):
         load_state(self.model, artifact)
         self.model.eval().to(device)
         self.artifact, self.file = replace(artifact, state=self.model.state_dict()), artifact.file
+        self.calibration = artifact.calibration
+        if self.calibration is not None:
+            self.calibration.check(pixel_settings(run), artifact.file)
 
     def inputs(self, images: UInt8Array) -> Tensor:
         """One image [H, W, 3] or several [B, H, W, 3] -> normalised [B, 3, H, W] on the device."""

@@ -40,6 +40,7 @@ class FileJob:
         detector: finds the boxes instead.
         frames: how many frames of each video or webcam at most; 0 takes all.
         frame_labels: write label maps of video frames too.
+        ellipses: probability of the ellipses drawn around keypoints; 0 draws none.
         done: how many frames were predicted.
         failed: one line for each that was not.
         clock: the seconds of every part.
@@ -52,6 +53,7 @@ class FileJob:
     detector: Detector | None = None
     frames: int = 0
     frame_labels: bool = False
+    ellipses: float = 0.0
     done: int = 0
     failed: list[str] = field(default_factory=list)
     clock: Clock = field(default_factory=Clock)
@@ -89,7 +91,7 @@ def predict_files(predictor: FramedPoses | FramedSegs, job: FileJob) -> FileJob:
             f"--boxes {job.boxes}: no detection is of these images: match image_id or file_name to the files"
         )
     check_place(job.out / "images.json")
-    outputs, behind = Outputs(job.out, media, job.frame_labels), Behind()
+    outputs, behind = Outputs(job.out, media, job.frame_labels, job.ellipses), Behind()
     pairs = prepared(predictor, located(job, read(job, media), table), job)
     waiting: deque[tuple[Frame, Result]] = deque()
 

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from polarpix.calibration import Calibration, gaussian_radius
 from polarpix.draw import draw_keypoints, draw_mask
 from polarpix.errors import InputError
 from polarpix.images import encode_label, write_image, write_label
@@ -35,10 +36,38 @@ class PoseResult:
     file: str = ""
     index: int = 0  # of the frame in its video, from 0
     time: float = 0.0  # seconds since the video's first frame
+    calibration: Calibration | None = None  # that the scores and covariances have gone through
 
-    def plot(self, threshold: float = 0.2, zoom: int = 1) -> UInt8Array:
-        """The picture, ``zoom`` times as large, with skeletons; keypoints scored up to ``threshold`` are left out."""
-        return draw_keypoints(self.image, self.prediction, self.schema, threshold=threshold, zoom=zoom)
+    def plot(self, threshold: float = 0.2, zoom: int = 1, ellipses: float = 0.0) -> UInt8Array:
+        """The picture, ``zoom`` times as large, with skeletons; keypoints scored up to ``threshold`` are left out.
+
+        Args:
+            threshold: of the scores.
+            zoom: factor on the size.
+            ellipses: also draw for each keypoint the ellipse that is to hold its true place with this probability.
+
+        Raises:
+            InputError: ellipses of a probability that is not below 1.
+        """
+        shapes = self.ellipses(ellipses) if ellipses else None
+        return draw_keypoints(self.image, self.prediction, self.schema, threshold=threshold, zoom=zoom, ellipses=shapes)
+
+    def ellipses(self, share: float = 0.9) -> FloatArray:
+        """Matrices S [N, K, 2, 2] in square pixels: the true place x of a keypoint k lies where
+        (x - k)^T S^-1 (x - k) <= 1 with that probability.
+
+        The covariance times the square of a radius: the measured one of that share where the network is calibrated,
+        else a Gaussian's.
+
+        Raises:
+            InputError: a share that is not between 0 and 1.
+        """
+        if not 0 < share < 1:
+            raise InputError(f"ellipses of {share:g}: give the probability of holding the place, between 0 and 1")
+        radius = float(gaussian_radius(share)) if self.calibration is None else self.calibration.radius(share)
+        covariance = self.prediction.covariance
+        assert covariance is not None  # every predictor gives it
+        return covariance * np.float32(radius**2)
 
     def save(self, path: str | Path) -> None:
         """Write the overlay; the ending picks the format."""
@@ -51,13 +80,15 @@ class PoseResult:
         return coco_results(ids, found.keypoints, found.scores, found.instance_scores, category_id)
 
     def to_supervision(self) -> Any:
-        """``supervision.KeyPoints``: points [N, K, 2] in pixels with their scores [N, K].
+        """``supervision.KeyPoints``: points [N, K, 2] in pixels with their scores [N, K], and the covariances
+        [N, K, 2, 2] in ``data["covariance"]``, where its ellipse annotators look for them.
 
         Raises:
             InputError: supervision is not installed.
         """
         found = self.prediction
-        return supervision().KeyPoints(xy=found.keypoints, keypoint_confidence=found.scores)
+        data = {} if found.covariance is None else {"covariance": found.covariance}
+        return supervision().KeyPoints(xy=found.keypoints, keypoint_confidence=found.scores, data=data)
 
 
 @dataclass(frozen=True)

@@ -163,10 +163,11 @@ class PosePrediction:
     """The instances found on one image."""
 
     keypoints: FloatArray  # [N, K, 2], pixels of the original file as it is looked at (EXIF applied)
-    scores: FloatArray  # [N, K], peak height of each heatmap
+    scores: FloatArray  # [N, K], probability of lying in place where they are calibrated, else the heatmap's height
     boxes: FloatArray  # [N, 4], x, y, width, height
     box_scores: FloatArray  # [N]
     instance_scores: FloatArray = field(default_factory=lambda: np.zeros(0, np.float32))  # [N]
+    covariance: FloatArray | None = None  # [N, K, 2, 2], square pixels
 
     def __post_init__(self) -> None:
         n = len(self.boxes)
@@ -178,6 +179,9 @@ class PosePrediction:
         if len(self.instance_scores) != n:
             mean = self.scores.mean(axis=1) if n else np.zeros(0, np.float32)
             object.__setattr__(self, "instance_scores", (self.box_scores * mean).astype(np.float32))
+        shape = (*self.keypoints.shape, 2)
+        if self.covariance is not None and self.covariance.shape != shape:
+            raise ValueError(f"covariance is {self.covariance.shape}; must be {shape}")
 
 
 @dataclass(frozen=True)
@@ -185,4 +189,4 @@ class SegPrediction:
     """The label map of one image."""
 
     label: UInt8Array  # [H, W], class index
-    confidence: FloatArray  # [H, W], probability of that class
+    confidence: FloatArray  # [H, W], probability of that class, calibrated where the weights say how

@@ -29,6 +29,11 @@ def test_supervision_gets_the_same(
     points = found.to_supervision()
     np.testing.assert_array_equal(points.xy, found.prediction.keypoints)
     np.testing.assert_array_equal(points.keypoint_confidence, found.prediction.scores)
+    np.testing.assert_array_equal(points.data["covariance"], found.prediction.covariance)
+    import supervision
+
+    drawn = supervision.VertexEllipseOutlineAnnotator().annotate(picture.copy(), points)
+    assert (drawn != picture).any()
     masks = seg(picture)
     regions = masks.to_supervision()
     assert regions.mask.sum() == masks.prediction.label.size

@@ -82,6 +82,8 @@ def test_instances_are_scored_by_box_and_keypoints() -> None:
         PosePrediction(found.keypoints[:1], found.scores, found.boxes[:1], found.box_scores[:1])
     with pytest.raises(ValueError, match=r"must be \[N, K, 2\]"):
         PosePrediction(found.scores, found.scores, found.boxes, found.box_scores)
+    with pytest.raises(ValueError, match=r"covariance is \(2, 3, 2\); must be \(2, 3, 2, 2\)"):
+        PosePrediction(found.keypoints, found.scores, found.boxes, found.box_scores, covariance=found.keypoints)
 
 
 def test_a_batch_moves_whole() -> None:

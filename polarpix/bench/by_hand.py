@@ -48,7 +48,7 @@ def points_whole(path: Path, image: Array, boxes: Array, size: tuple[int, int], 
     def run() -> tuple[Array, Array]:
         affines = [affine_of(box, size, padding) for box in boxes]
         crops = np.stack([cv2.warpAffine(image, there, (size[1], size[0])) for there, _ in affines])
-        points, scores = session.run(None, {"image": crops, "to_image": np.stack([back for _, back in affines])})
+        points, scores, _ = session.run(None, {"image": crops, "to_image": np.stack([back for _, back in affines])})
         return points, scores
 
     return run

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-__all__ = ["check", "convert", "sigmas"]
+from pathlib import Path
+
+__all__ = ["check", "convert", "sigmas", "split"]
 
 
 def check(
@@ -97,4 +99,23 @@ def convert(
 
     table = run(source, target, from_, to, Options.of(images, split, padding, schema))
     print(f"{target}: {len(table['images']):,} images, {len(table['annotations']):,} annotations")
+    return 0
+
+
+def split(source: str, out: str = "", val: float = 0.1, how: str = "random", seed: int = 0) -> int:
+    """Share the pictures of a COCO keypoint file out to train.json and val.json; the file itself stays as it is.
+
+    Args:
+        source: the COCO keypoint file.
+        out: folder for the two files; by default the file's own.
+        val: share of the pictures for val.json, or their number.
+        how: random, or last: the pictures with the highest ids, for frames of a video, of which neighbours are alike.
+        seed: of the random draw.
+    """
+    from polarpix.doctor.split import split_file
+    from polarpix.pose.coco_json import read_page
+
+    for path in split_file(source, out or Path(source).parent, val, how, seed):
+        page = read_page(path)
+        print(f"{path}: {len(page['images']):,} images, {len(page['annotations']):,} annotations")
     return 0

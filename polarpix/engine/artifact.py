@@ -15,6 +15,7 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from polarpix.attention import build_attention
+from polarpix.calibration import Calibration, read_calibration
 from polarpix.config import PoseRun, SegRun
 from polarpix.errors import InputError
 from polarpix.images import write_bytes
@@ -71,6 +72,7 @@ class Artifact:
     file: str
     form: str = ""  # of the polarized self-attention inside: paper or released; "" where it has another attention
     layout: str = ""  # parallel or sequential
+    calibration: Calibration | None = None  # of its scores
 
     @property
     def attention(self) -> str:
@@ -92,10 +94,11 @@ def save_artifact(
     run: PoseRun | SegRun,
     labels: KeypointSchema | ClassTable,
     metrics: dict[str, float],
+    calibration: Calibration | None = None,
 ) -> None:
     """Write tensors and metadata to one safetensors file, atomically."""
-    page = dataclasses.asdict(run)
-    write_artifact(path, Artifact(run.task, page, labels, metrics, commit(), state, str(path), *form_and_layout(run)))
+    page, kind = dataclasses.asdict(run), form_and_layout(run)
+    write_artifact(path, Artifact(run.task, page, labels, metrics, commit(), state, str(path), *kind, calibration))
 
 
 def write_artifact(path: Path, artifact: Artifact) -> None:
@@ -110,6 +113,8 @@ def write_artifact(path: Path, artifact: Artifact) -> None:
         "metrics": json.dumps(artifact.metrics),
         "commit": artifact.commit,
     }
+    if artifact.calibration is not None:
+        metadata["calibration"] = json.dumps(artifact.calibration.values())
     state = {name: tensor.detach().cpu().contiguous() for name, tensor in artifact.state.items()}
     write_bytes(path, save(state, metadata))
 
@@ -137,7 +142,11 @@ def load_artifact(path: str | Path) -> Artifact:
     labels = read_labels(task, json.loads(metadata["labels"]))
     run, metrics = json.loads(metadata["run"]), json.loads(metadata["metrics"])
     kind = metadata.get("form", ""), metadata.get("layout", "")
-    return Artifact(task, run, labels, metrics, metadata["commit"], state, str(path), *kind)
+    try:
+        calibration = read_calibration(json.loads(metadata.get("calibration", "null")))
+    except ValueError as error:
+        raise InputError(f"{path}: its calibration cannot be read ({error}): polarpix calibrate it again") from error
+    return Artifact(task, run, labels, metrics, metadata["commit"], state, str(path), *kind, calibration)
 
 
 def load_state(model: nn.Module, artifact: Artifact) -> None:

@@ -17,6 +17,7 @@ import torch.distributed as dist
 from pytorch_lightning.callbacks import Callback, Checkpoint, ModelCheckpoint
 from pytorch_lightning.utilities import rank_zero_only
 
+from polarpix.calibration import read_calibration
 from polarpix.engine.artifact import save_artifact, write_text
 from polarpix.errors import InputError
 from polarpix.images import write_image
@@ -215,6 +216,7 @@ class WeightsFile(Checkpoint):
     ) -> None:
         task: Any = pl_module
         checkpoint["results"] = task.results
+        checkpoint["calibration"] = task.calibration and task.calibration.values()
 
     @rank_zero_only
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -225,7 +227,8 @@ class WeightsFile(Checkpoint):
         prefix = "model."
         state = {k.removeprefix(prefix): v for k, v in checkpoint["state_dict"].items() if k.startswith(prefix)}
         task: Any = pl_module
-        save_artifact(self.path, state, task.run, task.labels, checkpoint["results"])
+        calibration = read_calibration(checkpoint["calibration"])
+        save_artifact(self.path, state, task.run, task.labels, checkpoint["results"], calibration)
         write_text(self.path.with_suffix(".json"), json.dumps(checkpoint["results"], indent=2))
         self.written = float(score)
 

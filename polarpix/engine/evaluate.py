@@ -4,23 +4,30 @@ from __future__ import annotations
 
 import platform
 import time
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
+from polarpix.calibration import Calibration, ScoreCounts
 from polarpix.config import PoseRun, SegRun
 from polarpix.engine.artifact import Artifact, commit, load_state
 from polarpix.engine.fit import build_data, build_task, build_trainer, run_trainer
 from polarpix.errors import InputError
 from polarpix.findings import SPREAD, Findings, spread
+from polarpix.pose.calibrate import pose_settings
 from polarpix.pose.evaluate import pose_protocol
 from polarpix.pose.page import pose_findings
+from polarpix.pose.task import PoseTask
+from polarpix.reliability import coverage_section, score_metrics, score_section
+from polarpix.report import Section
 from polarpix.seg.analysis import Ranking
 from polarpix.seg.page import seg_findings
 from polarpix.seg.submission import Submission
+from polarpix.seg.task import pixel_settings
 from polarpix.sheet import tile
 from polarpix.types import UInt8Array
 
@@ -41,6 +48,8 @@ class Evaluation:
     results: list[dict[str, Any]]  # COCO keypoint results; empty for segmentation
     picture: UInt8Array  # truth beside prediction [H, W, 3]
     findings: Findings = field(default_factory=Findings)  # what else the same pass over the data has shown
+    calibration: Calibration | None = None  # what this split would calibrate the scores to; of "val" only
+    counts: ScoreCounts | None = None  # the bare scores against the truth
 
 
 def conditions() -> dict[str, Any]:
@@ -98,20 +107,49 @@ def evaluate(
     run_trainer(trainer, step, task, datamodule=data, verbose=False)
     task.eval()
     more = findings_of(run, task, data, split, pictures)
+    if artifact.calibration is not None:
+        settings = pose_settings(run) if isinstance(run, PoseRun) else pixel_settings(run)
+        artifact.calibration.check(settings, artifact.file)
+    figures, sections = trust(task, dataset, split, artifact.calibration)
+    more = replace(more, sections=[*more.sections, *sections])
     protocol = pose_protocol(run, dataset) if isinstance(run, PoseRun) else seg_protocol(run, split, len(dataset))
     protocol["attention"] = artifact.attention
     seconds = round(time.perf_counter() - started, 1)
     found = conditions() | {"weights": artifact.file, "weights_commit": artifact.commit, "seconds": seconds}
     spread_out = [more.shown[position] for position in more.groups.get(SPREAD, [])]
     picture = tile(spread_out, columns=2) if spread_out else task.pictures(dataset, pictures)
-    return Evaluation(run.task, split, task.results, protocol, found, getattr(task, "coco", []), picture, more)
+    metrics, results = task.results | figures, getattr(task, "coco", [])
+    if artifact.calibration is not None:
+        for result in results:
+            heights = result["keypoints"][2::3]
+            result["keypoints"][2::3] = artifact.calibration.probability(np.array(heights)).tolist()
+    kept = task.calibration, task.score_counts(dataset)
+    return Evaluation(run.task, split, metrics, protocol, found, results, picture, more, *kept)
+
+
+def trust(
+    task: Any, dataset: Any, split: str, calibration: Calibration | None
+) -> tuple[dict[str, float], list[Section]]:
+    """Figures and sections on what the scores of the last evaluation mean; none where nothing is annotated."""
+    counts: ScoreCounts | None = task.score_counts(dataset)
+    if counts is None or not counts.total:
+        return {}, []
+    metrics = score_metrics(counts, calibration)
+    sections = [score_section(task.run.task, counts, calibration, split)]
+    if isinstance(task, PoseTask):
+        held = task.coverage(dataset, calibration) or {}
+        metrics |= {f"coverage/{claim:.2%} as a Gaussian": gauss for claim, (gauss, _) in held.items()}
+        if calibration is not None:
+            metrics |= {f"coverage/{claim:.2%}": own for claim, (_, own) in held.items()}
+        sections.append(coverage_section(held, calibration))
+    return metrics, sections
 
 
 def findings_of(run: PoseRun | SegRun, task: Any, data: Any, split: str, pictures: int) -> Findings:
     """What else the pass over the data has shown; of the pictures those that are drawn are read once more."""
     dataset: Any = data.dataset(split)
     if isinstance(run, PoseRun):
-        return pose_findings(run, dataset, task.keypoints, task.coco, pictures, KEPT)
+        return pose_findings(run, dataset, task.located.keypoints, task.coco, pictures, KEPT)
     crops = data.crops(split)
 
     def read(position: int) -> tuple[UInt8Array, UInt8Array]:

@@ -9,9 +9,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from polarpix.calibration import covariance_fit
 from polarpix.errors import InputError
 from polarpix.images import normalize
-from polarpix.pose.inference import predict_heatmaps, to_image_points
+from polarpix.pose.inference import predict_heatmaps, to_image_covariance, to_image_points
 from polarpix.predict import PosePredictor, SegPredictor
 from polarpix.runtime.sessions import Session
 from polarpix.seg.multiscale import predict_probabilities
@@ -22,11 +23,12 @@ __all__ = ["TOLERANCES", "Difference", "check_differences", "compare_pose", "com
 TOLERANCES = {
     "keypoints": 0.1,  # pixels of the image
     "scores": 1e-3,
+    "deviations": 0.1,  # pixels of the image: roots of the variances
     "labels": 1e-3,  # share of the pixels that have another class
     "confidence": 1e-3,
 }
 """Measure -> the largest difference with which a file is kept."""
-UNITS = {"keypoints": " px", "labels": " of the pixels"}
+UNITS = {"keypoints": " px", "deviations": " px", "labels": " of the pixels"}
 NOISE = 1e-4  # of a heatmap's largest value: more than two libraries' rounding differs
 DRAWS = 4
 
@@ -52,7 +54,7 @@ class Difference:
 def compare_pose(
     predictor: PosePredictor, session: Session, inputs: str, crops: UInt8Array, to_image: FloatArray
 ) -> Difference:
-    """Decoded keypoints and scores of crops [B, H, W, 3] with their affines [B, 2, 3].
+    """Decoded keypoints, scores and covariances of crops [B, H, W, 3] with their affines [B, 2, 3].
 
     A keypoint is undecided if noise of NOISE on its heatmap moves it further than the tolerance.
 
@@ -67,6 +69,8 @@ def compare_pose(
     )
     found, scores = codec.decode(heatmaps)
     points = to_image_points(found, affines)  # [B, K, 2]
+    spread = codec.covariance(heatmaps, found, covariance_fit(predictor.calibration))  # [B, K, 2, 2]
+    spread = to_image_covariance(spread, affines)
     generator = torch.Generator().manual_seed(0)
     wobble = torch.zeros_like(scores)  # [B, K], pixels of the image
     for _ in range(DRAWS):
@@ -74,11 +78,12 @@ def compare_pose(
         moved = to_image_points(codec.decode(heatmaps + NOISE * noise)[0], affines)
         wobble = torch.maximum(wobble, (moved - points).norm(dim=-1))
     decided = (wobble <= TOLERANCES["keypoints"]).numpy()
-    theirs = _outputs(session(crops, to_image), (points, scores))
+    theirs = _outputs(session(crops, to_image), (points, scores, spread))
     apart = np.linalg.norm(theirs[0] - points.numpy(), axis=-1)  # [B, K]
     largest = {
         "keypoints": float(apart[decided].max(initial=0)) if np.isfinite(apart).all() else float("nan"),
         "scores": float(np.abs(theirs[1] - scores.numpy()).max()),
+        "deviations": float(np.abs(_deviations(theirs[2]) - _deviations(spread.numpy()))[decided].max(initial=0)),
     }
     return Difference(inputs, len(crops), largest, float(1 - decided.mean()))
 
@@ -100,6 +105,11 @@ def compare_seg(predictor: SegPredictor, session: Session, inputs: str, batches:
         apart = np.abs(confidence - found.values.numpy()).max()
         confidences = float(np.maximum(confidences, apart))  # what is no number stays, whatever other batches give
     return Difference(inputs, sum(map(len, batches)), {"labels": labels, "confidence": confidences})
+
+
+def _deviations(covariance: np.ndarray) -> np.ndarray:
+    """Standard deviations [B, K, 2] in x and y of covariances [B, K, 2, 2]."""
+    return np.asarray(np.sqrt(np.diagonal(covariance, axis1=-2, axis2=-1).clip(0)))
 
 
 def _outputs(theirs: list[np.ndarray], own: tuple[Tensor, ...]) -> list[np.ndarray]:

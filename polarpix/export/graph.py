@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from polarpix.config import SegEvalConfig
 from polarpix.images import normalize
 from polarpix.pose.codec import Codec
-from polarpix.pose.inference import to_image_points
+from polarpix.pose.inference import to_image_covariance, to_image_points
 from polarpix.pose.maps import flip_heatmaps
 from polarpix.seg.multiscale import predict_probabilities
 
@@ -19,24 +19,35 @@ __all__ = ["PoseGraph", "SegGraph"]
 
 
 class PoseGraph(nn.Module):
-    """Crops uint8 [B, H, W, 3] and their affines [B, 2, 3] -> keypoints [B, K, 2] in image pixels, scores [B, K].
+    """Crops uint8 [B, H, W, 3] and their affines [B, 2, 3] -> keypoints [B, K, 2] in image pixels, heights of the
+    heatmaps [B, K] and covariances [B, K, 2, 2] in square image pixels.
 
     Args:
         model: normalised crops to heatmaps.
         codec: decodes them.
         flip_order: swaps left and right; given, heatmaps are averaged with those of the mirrored crops.
         shift_flipped: as in :func:`polarpix.pose.inference.predict_heatmaps`.
+        fit: of the covariance, as measured.
     """
 
-    def __init__(self, model: nn.Module, codec: Codec, flip_order: Sequence[int] | None, shift_flipped: bool) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        codec: Codec,
+        flip_order: Sequence[int] | None,
+        shift_flipped: bool,
+        fit: tuple[float, float] = (1.0, 0.0),
+    ) -> None:
         super().__init__()
-        self.model, self.codec = model, codec
+        self.model, self.codec, self.fit = model, codec, fit
         self.flip_order, self.shift_flipped = flip_order, shift_flipped
 
-    def forward(self, image: Tensor, to_image: Tensor) -> tuple[Tensor, Tensor]:
-        """Keypoints [B, K, 2] and scores [B, K]."""
-        points, scores = self.codec.decode(self.heatmaps(image))
-        return to_image_points(points, to_image), scores
+    def forward(self, image: Tensor, to_image: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Keypoints [B, K, 2], heights [B, K] and covariances [B, K, 2, 2]."""
+        heatmaps = self.heatmaps(image)
+        points, scores = self.codec.decode(heatmaps)
+        covariance = self.codec.covariance(heatmaps, points, self.fit)
+        return to_image_points(points, to_image), scores, to_image_covariance(covariance, to_image)
 
     def heatmaps(self, image: Tensor) -> Tensor:
         """Heatmaps [B, K * channels, h, w], float32."""

@@ -143,6 +143,7 @@ def metadata(
         "labels": json.dumps(asdict(artifact.labels)),
         "metrics": json.dumps(artifact.metrics),
         "udp": json.dumps(udp),
+        "calibration": json.dumps(artifact.calibration and artifact.calibration.values()),
         "size": json.dumps(size),
         "commit": artifact.commit,
         "polarpix": version("polarpix"),

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 from torch.fx import Graph, Node
 
+from polarpix.calibration import covariance_fit
 from polarpix.errors import InputError
 from polarpix.export.formats import Signature
 from polarpix.export.graph import PoseGraph, SegGraph
@@ -38,7 +39,7 @@ def trace(predictor: PosePredictor | SegPredictor, size: tuple[int, int] | None)
     if isinstance(predictor, PosePredictor):
         height, width = predictor.run.model.input_size
         inputs: tuple[Tensor, ...] = (_picture(height, width), torch.eye(2, 3).repeat(BATCH, 1, 1))
-        signature = Signature(("image", "to_image"), ("keypoints", "scores"), ("batch",))
+        signature = Signature(("image", "to_image"), ("keypoints", "scores", "covariance"), ("batch",))
     else:
         if size is None and predictor.run.eval.mode == "sliding":
             raise InputError(
@@ -62,7 +63,8 @@ def graph_of(predictor: PosePredictor | SegPredictor) -> PoseGraph | SegGraph:
         return SegGraph(predictor.model, predictor.run.eval, predictor.run.data.crop_size)
     protocol = predictor.run.eval
     order = predictor.schema.flip_order if protocol.flip_test else None
-    return PoseGraph(predictor.model, predictor.codec, order, protocol.shift_flipped)
+    fit = covariance_fit(predictor.calibration)
+    return PoseGraph(predictor.model, predictor.codec, order, protocol.shift_flipped, fit)
 
 
 def traced(graph: nn.Module, inputs: tuple[Tensor, ...], free: int) -> ExportedProgram:

@@ -14,7 +14,17 @@ from polarpix.pose.oks import oks, similarities
 from polarpix.pose.pck import pck
 from polarpix.types import FloatArray, KeypointSchema
 
-__all__ = ["KINDS", "KeypointRow", "Pairs", "error_kinds", "keypoint_rows", "match_results", "pair_up", "pck_curve"]
+__all__ = [
+    "HIT",
+    "KINDS",
+    "KeypointRow",
+    "Pairs",
+    "error_kinds",
+    "keypoint_rows",
+    "match_results",
+    "pair_up",
+    "pck_curve",
+]
 
 Array = npt.NDArray[np.floating]
 

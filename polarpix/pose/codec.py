@@ -18,7 +18,17 @@ import torch
 from torch import Tensor
 
 from polarpix.errors import InputError
-from polarpix.pose.maps import by_keypoint, gaussian_kernel, gaussians, newton, patches, peaks, smooth, with_neighbours
+from polarpix.pose.maps import (
+    by_keypoint,
+    gaussian_kernel,
+    gaussians,
+    newton,
+    patches,
+    peaks,
+    smooth,
+    spread,
+    with_neighbours,
+)
 from polarpix.types import FloatArray
 
 __all__ = ["CODECS", "Codec", "Dark", "Gaussian", "Udp", "UdpOffset", "build_codec"]
@@ -41,6 +51,10 @@ class Codec(Protocol):
 
     def decode(self, heatmaps: Tensor) -> tuple[Tensor, Tensor]:
         """Heatmaps [B, K * channels, h, w] -> keypoints [B, K, 2] and scores [B, K], both float32."""
+        ...
+
+    def covariance(self, heatmaps: Tensor, keypoints: Tensor, fit: tuple[float, float] = (1.0, 0.0)) -> Tensor:
+        """How sure heatmaps [B, K * channels, h, w] are of decoded keypoints [B, K, 2]: [B, K, 2, 2], crop pixels^2."""
         ...
 
 
@@ -81,6 +95,28 @@ class Gaussian:
         dy = torch.where(inside_y, torch.sign(patch[..., 2, 1] - patch[..., 0, 1]) * 0.25, 0.0)
         points = torch.stack((x + dx, y + dy), dim=-1)  # [B, K, 2]
         return points * torch.tensor(self._gap().tolist(), device=points.device), score
+
+    def covariance(self, heatmaps: Tensor, keypoints: Tensor, fit: tuple[float, float] = (1.0, 0.0)) -> Tensor:
+        """How sure heatmaps [B, K * channels, h, w] are of the keypoints [B, K, 2] that they were decoded to.
+
+        A network that has learned Gaussians by their squared error gives, where it doubts, the mean of all Gaussians
+        that may be: its map is then the density of the place, blurred by the target. The second moments of that around
+        the keypoint are scaled as measured on a validation split.
+
+        Args:
+            heatmaps: as they were decoded.
+            keypoints: in crop pixels.
+            fit: factor on the moments, and squared heatmap pixels to add to both variances, as
+                :attr:`polarpix.calibration.Calibration.covariance`.
+
+        Returns:
+            [B, K, 2, 2] in squared crop pixels, float32.
+        """
+        gap = torch.tensor(self._gap().tolist(), device=heatmaps.device)
+        maps = heatmaps if self.channels_per_keypoint == 1 else heatmaps[:, :: self.channels_per_keypoint]
+        moments = spread(maps, keypoints / gap)  # [B, K, 2, 2]
+        floor = torch.eye(2, device=heatmaps.device) * fit[1]
+        return (moments * fit[0] + floor) * (gap[:, None] * gap)
 
     def _gap(self) -> FloatArray:
         """Crop pixels between two heatmap pixels, (x, y)."""

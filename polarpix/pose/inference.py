@@ -12,7 +12,7 @@ from polarpix.images import normalize
 from polarpix.pose.instances import instance_scores
 from polarpix.pose.maps import flip_heatmaps
 
-__all__ = ["instance_scores", "predict_heatmaps", "to_image_points"]
+__all__ = ["instance_scores", "predict_heatmaps", "to_image_covariance", "to_image_points"]
 
 
 def predict_heatmaps(
@@ -45,3 +45,9 @@ def predict_heatmaps(
 def to_image_points(keypoints: Tensor, to_image: Tensor) -> Tensor:
     """Map crop pixels [B, K, 2] by affines [B, 2, 3] to image pixels [B, K, 2]."""
     return keypoints @ to_image[:, :, :2].transpose(1, 2) + to_image[:, None, :, 2]
+
+
+def to_image_covariance(covariance: Tensor, to_image: Tensor) -> Tensor:
+    """Carry covariances [B, K, 2, 2] in squared crop pixels by affines [B, 2, 3] over to squared image pixels."""
+    turn = to_image[:, None, :, :2]  # [B, 1, 2, 2]
+    return turn @ covariance @ turn.transpose(-1, -2)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
+from polarpix.calibration import Calibration
 from polarpix.config import PoseRun
 from polarpix.pose.crop import crop_matrix, invert_matrix, warp
 from polarpix.pose.oks import oks_nms
@@ -60,24 +61,29 @@ def instance_scores(scores: Values, box_scores: Values, visibility: float) -> Va
 
 
 def keep_instances(
-    keypoints: FloatArray,
-    scores: FloatArray,
+    located: tuple[FloatArray, FloatArray, FloatArray],
     boxes: FloatArray,
     box_scores: FloatArray,
     run: PoseRun,
     schema: KeypointSchema,
+    calibration: Calibration | None = None,
 ) -> PosePrediction:
     """The instances of one image, scored, and of those that lie on each other by OKS the best only.
 
+    Instances are scored by the heights of the heatmaps, as in every published protocol, so that a calibration moves no
+    AP; what goes out with the keypoints is calibrated.
+
     Args:
-        keypoints: [N, K, 2] in image pixels.
-        scores: [N, K].
+        located: keypoints [N, K, 2] in image pixels, scores [N, K] and covariances [N, K, 2, 2].
         boxes: [N, 4].
         box_scores: [N].
         run: its protocol.
         schema: its sigmas.
+        calibration: of the scores; null leaves them.
     """
+    keypoints, scores, covariance = located
     totals = np.asarray(instance_scores(scores, box_scores, run.eval.visibility), np.float32)  # [N]
     areas = boxes[:, 2] * boxes[:, 3] * run.data.box_padding**2
     kept = np.sort(oks_nms(keypoints, totals, areas, schema.sigmas, run.eval.oks_nms))
-    return PosePrediction(keypoints[kept], scores[kept], boxes[kept], box_scores[kept], totals[kept])
+    shown = scores[kept] if calibration is None else calibration.probability(scores[kept])
+    return PosePrediction(keypoints[kept], shown, boxes[kept], box_scores[kept], totals[kept], covariance[kept])

@@ -21,6 +21,7 @@ __all__ = [
     "patches",
     "peaks",
     "smooth",
+    "spread",
     "with_neighbours",
 ]
 
@@ -105,6 +106,26 @@ def smooth(maps: Tensor, kernel: Sequence[float]) -> Tensor:
     rows = torch.stack([k * flat[..., i : i + h, :] for i, k in enumerate(kernel)]).sum(0)
     both = torch.stack([k * rows[..., i : i + w] for i, k in enumerate(kernel)]).sum(0)
     return both.reshape(maps.shape)
+
+
+def spread(heatmaps: Tensor, points: Tensor) -> Tensor:
+    """How far the maps [B, K, h, w] reach around points [B, K, 2] of theirs: second moments [B, K, 2, 2], float32.
+
+    The mean of the products of the offsets in x and y, weighted by what stands above a tenth of the highest pixel:
+    below lies what a network leaves everywhere. A map with nothing above zero says nothing of where: all pixels then
+    count alike.
+    """
+    h, w = heatmaps.shape[-2:]
+    maps = heatmaps.float()
+    mass = (maps - 0.1 * maps.amax(dim=(-2, -1), keepdim=True)).clamp_min(0)  # [B, K, h, w]
+    total = mass.sum(dim=(-2, -1), keepdim=True)
+    mass = torch.where(total > 0, mass / total.clamp_min(1e-20), 1 / (h * w))
+    dx = torch.arange(w, device=maps.device) - points[..., :1]  # [B, K, w]
+    dy = torch.arange(h, device=maps.device) - points[..., 1:]  # [B, K, h]
+    rows, columns = mass.sum(dim=-1), mass.sum(dim=-2)  # [B, K, h], [B, K, w]
+    xx, yy = (columns * dx * dx).sum(-1), (rows * dy * dy).sum(-1)
+    xy = ((mass * dx[..., None, :]).sum(-1) * dy).sum(-1)
+    return torch.stack((torch.stack((xx, xy), dim=-1), torch.stack((xy, yy), dim=-1)), dim=-2)
 
 
 def newton(heatmaps: Tensor, x: Tensor, y: Tensor, sigma: float) -> Tensor:

@@ -12,16 +12,18 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+from polarpix.calibration import Calibration, ScoreCounts
 from polarpix.config import PoseRun
 from polarpix.draw import draw_keypoints
 from polarpix.errors import InputError
 from polarpix.images import normalize
 from polarpix.loading import Key, build_loader, sample_rng
+from polarpix.pose.calibrate import Located, count_scores, coverage, fit_keypoints, pose_settings
 from polarpix.pose.coco import CocoKeypoints
 from polarpix.pose.codec import Codec, build_codec
 from polarpix.pose.crop import PoseTransform
 from polarpix.pose.evaluate import evaluate_pose, metric_names, open_split
-from polarpix.pose.inference import predict_heatmaps, to_image_points
+from polarpix.pose.inference import predict_heatmaps, to_image_covariance, to_image_points
 from polarpix.pose.loss import pose_loss
 from polarpix.pose.model import PoseNet, build_pose_model, heatmap_stride
 from polarpix.sheet import tile
@@ -146,10 +148,11 @@ class PoseTask(pl.LightningModule):
         self.model: PoseNet = build_pose_model(run.model, len(labels.names))
         self.codec = run_codec(run)
         self.loss = pose_loss(run.loss)
-        self.found: list[tuple[Tensor, Tensor, Tensor]] = []  # index [B], keypoints [B, K, 2], scores [B, K]
+        self.found: list[tuple[Tensor, ...]] = []  # index [B], and what `locate` gives
         self.results: dict[str, float] = {}
         self.coco: list[dict[str, Any]] = []
-        self.keypoints = np.zeros((0, 0, 2), np.float32)  # [N, K, 2], those of the last evaluation
+        self.located: Located | None = None  # of the last evaluation, one of each instance
+        self.calibration: Calibration | None = None  # fitted on the last validation
 
     def configure_optimizers(self) -> Any:
         return self.optimizers_of(self) if self.optimizers_of else None
@@ -166,8 +169,9 @@ class PoseTask(pl.LightningModule):
         self.log("loss", loss, prog_bar=True, on_step=False, on_epoch=True, batch_size=len(batch.image), sync_dist=True)
         return loss
 
-    def locate(self, image: Tensor, to_image: Tensor) -> tuple[Tensor, Tensor]:
-        """Crops uint8 [B, 3, H, W] -> keypoints [B, K, 2] in image pixels, scores [B, K], by the page's protocol."""
+    def locate(self, image: Tensor, to_image: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Crops uint8 [B, 3, H, W] -> keypoints, scores, spread and pixel as :class:`~polarpix.pose.calibrate.Located`
+        has them, by the page's protocol."""
         protocol = self.run.eval
         heatmaps = predict_heatmaps(
             self.model,
@@ -178,24 +182,45 @@ class PoseTask(pl.LightningModule):
             self.codec.channels_per_keypoint,
         )  # [B, K * channels, h, w]
         keypoints, scores = self.codec.decode(heatmaps)
-        return to_image_points(keypoints, to_image), scores
+        spread, pixel = (
+            to_image_covariance(self.codec.covariance(heatmaps, keypoints, fit), to_image)
+            for fit in ((1.0, 0.0), (0.0, 1.0))
+        )
+        return to_image_points(keypoints, to_image), scores, spread, pixel
 
     def evaluation_step(self, batch: PoseBatch) -> None:
-        keypoints, scores = self.locate(batch.image, batch.to_image)
-        self.found.append((batch.index.cpu(), keypoints.cpu(), scores.cpu()))
+        self.found.append((batch.index.cpu(), *(one.cpu() for one in self.locate(batch.image, batch.to_image))))
 
     def evaluation_end(self, split: str) -> None:
         trainer: Any = self.trainer
         dataset: CocoKeypoints = trainer.datamodule.dataset(split)
         parts = gather(self.found)
-        index = torch.cat([part[0] for part in parts])  # [N]
+        index, *columns = (torch.cat(column) for column in zip(*parts, strict=True))
         order = index.argsort()
-        keypoints = torch.cat([part[1] for part in parts])[order].numpy()  # [N, K, 2]
-        scores = torch.cat([part[2] for part in parts])[order].numpy()  # [N, K]
-        self.results, self.coco = evaluate_pose(dataset, keypoints, scores, self.run.eval, self.run.data.box_padding)
-        self.found, self.keypoints = [], keypoints
+        located = self.located = Located(*(column[order].numpy() for column in columns))
+        self.results, self.coco = evaluate_pose(
+            dataset, located.keypoints, located.scores, self.run.eval, self.run.data.box_padding
+        )
+        self.found = []
+        if split == "val":
+            measured = self.measured(dataset)
+            self.calibration = fit_keypoints(dataset, located, split, pose_settings(self.run)) if measured else None
         for name, value in self.results.items():
             self.log(name, value, prog_bar=name == self.run.monitor)
+
+    def measured(self, dataset: CocoKeypoints) -> bool:
+        """Whether each instance of a split has its own annotation, by which scores can be judged."""
+        return dataset.labelled and self.run.eval.boxes == "gt"
+
+    def score_counts(self, dataset: CocoKeypoints) -> ScoreCounts | None:
+        """The scores of the last evaluation against the annotations; null where there are none."""
+        return count_scores(dataset, self.located) if self.located and self.measured(dataset) else None
+
+    def coverage(
+        self, dataset: CocoKeypoints, calibration: Calibration | None
+    ) -> dict[float, tuple[float, float]] | None:
+        """What share of the places the ellipses of the last evaluation held; null where nothing is annotated."""
+        return coverage(dataset, self.located, calibration) if self.located and self.measured(dataset) else None
 
     def on_validation_epoch_start(self) -> None:
         self.found = []
@@ -225,7 +250,7 @@ class PoseTask(pl.LightningModule):
             crop, truth, visible, _ = transform(sample)
             image = torch.from_numpy(crop).permute(2, 0, 1)[None].to(self.device)  # [1, 3, H, W]
             identity = torch.eye(2, 3, device=self.device)[None]
-            keypoints, scores = self.locate(image, identity)
+            keypoints, scores, *_ = self.locate(image, identity)
             zoom = max(1, round(240 / max(crop.shape)))
             rows += [
                 draw_keypoints(crop, truth[None], self.labels, visible[None], threshold=0, zoom=zoom),
@@ -234,7 +259,7 @@ class PoseTask(pl.LightningModule):
         return tile(rows, columns=4, captions=["truth", "prediction"] * (len(rows) // 2))
 
 
-def gather(parts: list[tuple[Tensor, Tensor, Tensor]]) -> list[tuple[Tensor, Tensor, Tensor]]:
+def gather(parts: list[tuple[Tensor, ...]]) -> list[tuple[Tensor, ...]]:
     """The parts of all processes."""
     if not (dist.is_available() and dist.is_initialized()):
         return parts

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from polarpix.calibration import Calibration, described, read_calibration
 from polarpix.config import PoseRun, SegRun
 from polarpix.errors import InputError
 from polarpix.framed import FramedPoses, FramedSegs
@@ -38,6 +39,7 @@ class Exported:
     layout: str
     commit: str  # of the training
     version: str  # of the polarpix that exported it
+    calibration: Calibration | None
 
 
 def open_exported(path: str | Path, device: str = "auto") -> Exported:
@@ -57,6 +59,7 @@ def open_exported(path: str | Path, device: str = "auto") -> Exported:
         layout=texts["layout"],
         commit=texts["commit"],
         version=texts["polarpix"],
+        calibration=read_calibration(json.loads(texts["calibration"])),
     )
 
 
@@ -92,19 +95,25 @@ class ExportedPosePredictor(FramedPoses):
         assert isinstance(exported.labels, KeypointSchema)
         self.exported, self.run, self.schema, self.batch_size = exported, exported.run, exported.labels, batch_size
         self.file, self.size = exported.file, (self.run.model.input_size[0], self.run.model.input_size[1])
+        self.calibration = exported.calibration
 
-    def locate(self, image: UInt8Array | Sequence[UInt8Array], boxes: FloatArray) -> tuple[FloatArray, FloatArray]:
-        """Keypoints [N, K, 2] in image pixels and scores [N, K] for boxes [N, 4] of one image, or each of its own."""
+    def locate(
+        self, image: UInt8Array | Sequence[UInt8Array], boxes: FloatArray
+    ) -> tuple[FloatArray, FloatArray, FloatArray]:
+        """Keypoints [N, K, 2] in image pixels, heights of the heatmaps [N, K] and covariances [N, K, 2, 2] in square
+        pixels for boxes [N, 4] of one image, or each of its own."""
         k = len(self.schema.names)
         points, scores = [np.zeros((0, k, 2), np.float32)], [np.zeros((0, k), np.float32)]
+        spread = [np.zeros((0, k, 2, 2), np.float32)]
         for start in range(0, len(boxes), self.batch_size):
             part = slice(start, start + self.batch_size)
             images = image if isinstance(image, np.ndarray) else image[part]
             crops, to_image = cut_crops(images, boxes[part], self.size, self.run.data.box_padding, self.exported.udp)
-            found, score = self.exported.session(crops, to_image)
+            found, score, covariance = self.exported.session(crops, to_image)
             points.append(found)
             scores.append(score)
-        return np.concatenate(points), np.concatenate(scores)
+            spread.append(covariance)
+        return np.concatenate(points), np.concatenate(scores), np.concatenate(spread)
 
 
 class ExportedSegPredictor(FramedSegs):
@@ -120,6 +129,7 @@ class ExportedSegPredictor(FramedSegs):
         assert isinstance(exported.labels, ClassTable)
         self.exported, self.run, self.classes, self.batch_size = exported, exported.run, exported.labels, batch_size
         self.file = exported.file
+        self.calibration = exported.calibration
 
     def prepare(self, frame: Frame, boxes: Any) -> None:
         """Check a frame.
@@ -164,6 +174,7 @@ def describe(exported: Exported) -> str:
         f"  takes      {taken}",
         f"  inside     {inside}",
         f"  trained on {exported.run.data.root}",
+        f"  scores     {described(exported.calibration)}",
         f"  commit     {exported.commit or 'unknown'}",
         f"  exported   by polarpix {exported.version}",
     ]

@@ -14,7 +14,7 @@ from polarpix.errors import InputError
 
 __all__ = ["EXPORT_FORMAT", "METADATA_FILE", "SESSIONS", "Session", "open_session"]
 
-EXPORT_FORMAT = "polarpix-export-1"
+EXPORT_FORMAT = "polarpix-export-2"
 METADATA_FILE = "polarpix.json"  # among the extra files of a .pt2
 
 Array = npt.NDArray[Any]

@@ -9,9 +9,11 @@ from typing import Any
 import numpy as np
 import pytorch_lightning as pl
 import torch
+import torch.distributed as dist
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+from polarpix.calibration import Calibration, ScoreCounts, fit_curve
 from polarpix.config import SegRun
 from polarpix.draw import draw_mask
 from polarpix.errors import InputError
@@ -29,7 +31,7 @@ from polarpix.seg.uniform import class_index, draw_uniform
 from polarpix.sheet import tile
 from polarpix.types import ClassTable, SegBatch, UInt8Array
 
-__all__ = ["SegCrops", "SegData", "SegTask", "collate"]
+__all__ = ["SegCrops", "SegData", "SegTask", "collate", "pixel_settings"]
 
 Item = tuple[UInt8Array, UInt8Array, int]
 """Image [H, W, 3], label [H, W], position in the data set."""
@@ -158,6 +160,8 @@ class SegTask(pl.LightningModule):
         self.model = build_seg_model(run.model, len(labels.names))
         seg_loss(run.loss)  # refuses an unknown name before anything is trained
         self.results: dict[str, float] = {}
+        self.counts = ScoreCounts()  # of the last evaluation: confidences against the truth
+        self.calibration: Calibration | None = None  # fitted on the last validation
         self.submission: Submission | None = None  # takes every prediction of an evaluation
         self.ranking: Ranking | None = None  # likewise, with its score
 
@@ -185,8 +189,10 @@ class SegTask(pl.LightningModule):
         probabilities = predict_probabilities(
             self.model, self.inputs(batch.image), self.run.eval, self.run.data.crop_size
         )  # [B, C, H, W]
-        found = probabilities.argmax(dim=1)  # [B, H, W]
+        confidence, found = probabilities.max(dim=1)  # [B, H, W]
         cells = self.confusion.update(found, batch.label)  # [C, C]
+        known = batch.label != self.labels.ignore
+        self.counts.add(confidence[known].float().cpu().numpy(), (found == batch.label)[known].cpu().numpy())
         if self.ranking:  # one picture a batch, see SegData
             label = found[0].to(torch.uint8).cpu().numpy()
             self.ranking.add(int(batch.index[0]), picture_score(cells.cpu().numpy()), label)
@@ -194,8 +200,9 @@ class SegTask(pl.LightningModule):
             for position, label in zip(batch.index.tolist(), found.to(torch.uint8).cpu().numpy(), strict=True):
                 self.submission.write(position, label)
 
-    def evaluation_end(self) -> None:
+    def evaluation_end(self, split: str) -> None:
         self.confusion.all_reduce()
+        gather(self.counts)
         if self.ranking:
             self.ranking.gather()
         scores = self.confusion.compute()
@@ -203,15 +210,22 @@ class SegTask(pl.LightningModule):
         self.results = scores.metrics(self.labels) if scores.pixels or not self.submission else {}
         for name, value in self.results.items():
             self.log(name, value, prog_bar=name == self.run.monitor)
+        if split == "val":
+            self.calibration = fit_pixels(self.counts, self.run)
+
+    def score_counts(self, dataset: SegDataset) -> ScoreCounts:
+        """The confidences of the last evaluation against the truth."""
+        return self.counts
 
     def on_validation_epoch_start(self) -> None:
+        self.counts = ScoreCounts()
         self.confusion = ConfusionMatrix(len(self.labels.names), self.labels.ignore, self.device)
 
     def validation_step(self, batch: SegBatch, index: int) -> None:
         self.evaluation_step(batch)
 
     def on_validation_epoch_end(self) -> None:
-        self.evaluation_end()
+        self.evaluation_end("val")
 
     def on_test_epoch_start(self) -> None:
         self.on_validation_epoch_start()
@@ -220,7 +234,7 @@ class SegTask(pl.LightningModule):
         self.evaluation_step(batch)
 
     def on_test_epoch_end(self) -> None:
-        self.evaluation_end()
+        self.evaluation_end("test")
 
     @torch.no_grad()
     def pictures(self, dataset: SegDataset, count: int) -> UInt8Array:
@@ -239,3 +253,24 @@ class SegTask(pl.LightningModule):
                 draw_mask(sample.image, found, self.labels, zoom=zoom),
             ]
         return tile(rows, columns=4, captions=["truth", "prediction"] * (len(rows) // 2))
+
+
+def gather(counts: ScoreCounts) -> None:
+    """Add up what the processes of a distributed run have counted; nothing happens in a single process."""
+    if dist.is_available() and dist.is_initialized():
+        everyone: list[Any] = [None] * dist.get_world_size()
+        dist.all_gather_object(everyone, counts.counts)
+        counts.counts = np.sum(everyone, axis=0)
+
+
+def pixel_settings(run: SegRun) -> dict[str, Any]:
+    """What the confidences of a network depend on besides its weights."""
+    values = {key: getattr(run.eval, key) for key in ("mode", "window", "overlap", "scales", "flip")}
+    return {key: list(value) if isinstance(value, tuple) else value for key, value in values.items()}
+
+
+def fit_pixels(counts: ScoreCounts, run: SegRun) -> Calibration | None:
+    """The calibration of a network from its confidences on the validation split; null where nothing is labelled."""
+    if not counts.total:
+        return None
+    return Calibration(*fit_curve(counts), split="val", samples=counts.total, protocol=pixel_settings(run))

@@ -36,6 +36,7 @@ class ModelCard(BaseModel):
     takes_boxes: bool = Field(description="Whether it looks at one box at a time.")
     backbone: str
     attention: str
+    calibrated: bool = Field(description="Whether its scores are probabilities.")
     blocks: list[str] = Field(description="Its polarized self-attentions.")
 
 
@@ -45,7 +46,8 @@ class Keypoint(BaseModel):
     name: str
     x: float = Field(description="Pixels from the centre of the leftmost pixel.")
     y: float = Field(description="Pixels from the centre of the topmost pixel.")
-    score: float
+    score: float = Field(description="Probability of lying in place, where the network is calibrated; else unscaled.")
+    covariance: tuple[tuple[float, float], tuple[float, float]] = Field(description="Square pixels, rows x and y.")
 
 
 class Instance(BaseModel):
@@ -136,13 +138,18 @@ def instances(found: Any, names: tuple[str, ...]) -> list[Instance]:
     """The instances of a pose prediction, the best first."""
     rows = []
     for i in np.argsort(-found.instance_scores, kind="stable"):
-        points = zip(names, found.keypoints[i].tolist(), found.scores[i].tolist(), strict=True)
+        points = zip(
+            names, found.keypoints[i].tolist(), found.scores[i].tolist(), found.covariance[i].tolist(), strict=True
+        )
         rows.append(
             Instance(
                 box=tuple(found.boxes[i].tolist()),
                 box_score=float(found.box_scores[i]),
                 score=float(found.instance_scores[i]),
-                keypoints=[Keypoint(name=name, x=x, y=y, score=score) for name, (x, y), score in points],
+                keypoints=[
+                    Keypoint(name=name, x=x, y=y, score=score, covariance=covariance)
+                    for name, (x, y), score, covariance in points
+                ],
             )
         )
     return rows

@@ -130,6 +130,7 @@ def card(name: str, predictor: Predictor) -> ModelCard:
         takes_boxes=predictor.run.task == "pose",
         backbone=backbone.name,
         attention=backbone.attention,
+        calibrated=predictor.calibration is not None,
         blocks=blocks(predictor),
     )
 

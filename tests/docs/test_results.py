@@ -1,4 +1,4 @@
-"""The tables of docs/results.md and docs/speed.md are what the records below benchmarks/results say."""
+"""The tables of docs/results.md, speed.md and calibration.md are what the records below benchmarks/results say."""
 
 import importlib.util
 import json
@@ -54,7 +54,7 @@ def records(tmp_path: Path) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("page", ["results.md", "speed.md"])
+@pytest.mark.parametrize("page", ["results.md", "speed.md", "calibration.md"])
 def test_page_is_up_to_date(script: Any, page: str) -> None:
     write = {path.name: write for path, write in script.PAGES.items()}[page]
     text = (ROOT / "docs" / page).read_text(encoding="utf-8")

@@ -10,6 +10,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 
+from polarpix.calibration import Calibration
 from polarpix.config import BackboneConfig, PoseModelConfig, PoseRun, SegModelConfig, SegRun
 from polarpix.demo.figures import FIGURE_CLASSES, FIGURE_SCHEMA
 from polarpix.engine.artifact import commit, load_artifact, load_state, save_artifact, write_text
@@ -29,8 +30,10 @@ def test_what_goes_in_comes_out(tmp_path: Path) -> None:
     run = pose_run()
     state = {"a": torch.arange(6.0).reshape(2, 3).t(), "n": torch.tensor(3)}
     path = tmp_path / "deep" / "best.safetensors"
-    save_artifact(path, state, run, FIGURE_SCHEMA, {"AP": 0.5})
+    calibration = Calibration((0.1, 0.9), (0.2, 0.8), "val", 300, {"flip_test": True}, (0.5, 0.1))
+    save_artifact(path, state, run, FIGURE_SCHEMA, {"AP": 0.5}, calibration)
     found = load_artifact(path)
+    assert found.calibration == calibration
     assert found.task == "pose"
     assert (found.attention, found.form, found.layout) == ("psa_s_released", "released", "sequential")
     assert found.run == json.loads(json.dumps(dataclasses.asdict(run)))

@@ -38,11 +38,13 @@ def test_keypoints_are_compared_in_pixels_of_the_image(pose: PosePredictor) -> N
     assert found.undecided < 1
 
     def moved(image: Array, to_image: Array) -> list[Array]:
-        points, scores = session(image, to_image)
-        return [points + np.array([3, 4], np.float32), scores + np.float32(0.25)]
+        points, scores, spread = session(image, to_image)
+        return [points + np.array([3, 4], np.float32), scores + np.float32(0.25), 4 * spread]
 
     found = compare_pose(pose, moved, "noise", crops, affines)
-    assert found.largest == pytest.approx({"keypoints": 5, "scores": 0.25}, abs=0.03)
+    largest = dict(found.largest)
+    assert largest.pop("deviations") > 1  # the double of what they are
+    assert largest == pytest.approx({"keypoints": 5, "scores": 0.25}, abs=0.03)
 
 
 def test_what_rounding_alone_moves_is_not_compared(pose: PosePredictor, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -54,11 +56,12 @@ def test_what_rounding_alone_moves_is_not_compared(pose: PosePredictor, monkeypa
     crops, affines = noise_crops((64, 64), 1)
     affines[:, :, 2] = 0
     points, scores = pose.codec.decode(maps)
+    spread = pose.codec.covariance(maps, points)
 
     def other(*inputs: Array) -> list[Array]:
         found = points.numpy().copy()
         found[:, 1:] = 50.0
-        return [found, scores.numpy()]
+        return [found, scores.numpy(), spread.numpy()]
 
     found = compare_pose(pose, other, "two", crops, affines)
     assert found.undecided == pytest.approx(13 / 14)

@@ -15,7 +15,7 @@ from polarpix.export.trace import traced
 from polarpix.pose.codec import CODECS, build_codec
 from polarpix.runtime.sessions import EXPORT_FORMAT, open_session
 
-SIGNATURE = Signature(("image", "to_image"), ("keypoints", "scores"), ("batch",))
+SIGNATURE = Signature(("image", "to_image"), ("keypoints", "scores", "covariance"), ("batch",))
 METADATA = {"format": EXPORT_FORMAT, "labels": '{"names": ["Ohr, l\\u00e4nglich"]}'}
 
 
@@ -55,10 +55,11 @@ def test_all_formats_decode_every_codec(codec: str, tmp_path: Path) -> None:
         assert metadata == METADATA, kind
         for batch in (1, 3):
             with torch.no_grad():
-                points, scores = graph(*drawn(batch))
+                points, scores, spread = graph(*drawn(batch))
             found = session(*(one.numpy() for one in drawn(batch)))
             np.testing.assert_allclose(found[0], points.numpy(), atol=2e-3, err_msg=kind)
             np.testing.assert_allclose(found[1], scores.numpy(), atol=1e-5, err_msg=kind)
+            np.testing.assert_allclose(found[2], spread.numpy(), rtol=1e-3, atol=1e-3, err_msg=kind)
     left = {path.name for path in tmp_path.iterdir()} - {"network.onnx"}
     assert left == {"network.bin", "network.pt2", "network.xml"}
 
@@ -73,7 +74,7 @@ def test_free_axes_have_names_and_operators_are_plain(tmp_path: Path) -> None:
     onnx.checker.check_model(model, full_check=True)
     shapes = [[dim.dim_param or dim.dim_value for dim in one.type.tensor_type.shape.dim] for one in model.graph.input]
     assert shapes == [["batch", 48, 64, 3], ["batch", 2, 3]]
-    assert [one.name for one in model.graph.output] == ["keypoints", "scores"]
+    assert [one.name for one in model.graph.output] == ["keypoints", "scores", "covariance"]
     assert {node.domain for node in model.graph.node} == {""}
     assert [(one.domain, one.version) for one in model.opset_import] == [("", 18)]
 

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from polarpix.export.graph import PoseGraph, SegGraph
 from polarpix.export.trace import graph_of
 from polarpix.pose.codec import CODECS, build_codec
-from polarpix.pose.inference import predict_heatmaps, to_image_points
+from polarpix.pose.inference import predict_heatmaps, to_image_covariance, to_image_points
 from polarpix.predict import PosePredictor, SegPredictor
 
 ORDER = (1, 0, 2)
@@ -40,8 +40,9 @@ def test_pose_graphs_decode_as_predictors_do(name: str, shift: bool, flip: tuple
     heatmaps = predict_heatmaps(model, image.permute(0, 3, 1, 2), flip, shift, channels=codec.channels_per_keypoint)
     points, scores = codec.decode(heatmaps)
     with torch.no_grad():
-        found = PoseGraph(model, codec, flip, shift)(image, to_image)
-    torch.testing.assert_close(found, (to_image_points(points, to_image), scores), atol=1e-4, rtol=1e-4)
+        found = PoseGraph(model, codec, flip, shift, (0.5, 2.0))(image, to_image)
+    spread = to_image_covariance(codec.covariance(heatmaps, points, (0.5, 2.0)), to_image)
+    torch.testing.assert_close(found, (to_image_points(points, to_image), scores, spread), atol=1e-3, rtol=1e-4)
 
 
 def test_the_protocol_of_the_page_is_inside(pose: PosePredictor, seg: SegPredictor) -> None:

@@ -298,3 +298,32 @@ def test_smoothing_is_that_of_opencv() -> None:
             for k in range(3):
                 want = cv2.GaussianBlur(maps[row, k], (size, size), 0)
                 np.testing.assert_allclose(found[row, k].numpy(), want, atol=1e-5)
+
+
+@every_codec
+def test_the_covariance_follows_the_map_and_its_fit(name: str) -> None:
+    codec = build_codec(name, (97, 130), (33, 65), 2.0)
+    y, x = np.mgrid[:33, :65]
+    maps = np.zeros((codec.channels_per_keypoint * 3, 33, 65), np.float32)
+    step = codec.channels_per_keypoint
+    maps[0] = np.exp(-((x - 30) ** 2 / 72 + (y - 15) ** 2 / 8))  # 6 wide, 2 high
+    maps[step] = np.exp(-((x - 30 - (y - 15)) ** 2 / 8 + (y - 15) ** 2 / 8))  # leans to the right
+    heatmaps = torch.from_numpy(maps)[None]
+    points = torch.tensor([[[30.0, 15.0]] * 3]) * torch.from_numpy(np.asarray(gap(codec)))
+    spread = codec.covariance(heatmaps, points)[0].numpy().astype(np.float64)  # [3, 2, 2]
+    np.testing.assert_array_equal(spread, spread.swapaxes(-1, -2))
+    within = spread / np.outer(gap(codec), gap(codec))  # in heatmap pixels
+    assert within[0, 0, 0] / within[0, 1, 1] == pytest.approx(9, rel=0.05)
+    assert within[0, 0, 1] == pytest.approx(0, abs=1e-3)
+    assert within[1, 0, 1] > 0.5 * within[1, 1, 1]
+    everywhere = [(65**2 - 1) / 12 + 2**2, (33**2 - 1) / 12 + 1**2]  # nothing is known: all pixels alike, from (30, 15)
+    np.testing.assert_allclose(np.diagonal(within[2]), everywhere, rtol=1e-4)
+    fitted = codec.covariance(heatmaps, points, (0.5, 2.0))[0].numpy()
+    wanted = 0.5 * spread + 2.0 * np.diag(np.asarray(gap(codec)) ** 2)
+    np.testing.assert_allclose(fitted, wanted, rtol=1e-5, atol=1e-3)
+
+
+def gap(codec: Codec) -> np.ndarray:
+    """Crop pixels between two heatmap pixels (x, y), from the documentation of the codecs."""
+    (H, W), (h, w) = codec.input_size, codec.heatmap_size
+    return np.array([(W - 1) / (w - 1), (H - 1) / (h - 1)] if codec.unbiased else [W / w, H / h], np.float32)

@@ -6,6 +6,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from polarpix.calibration import Calibration
 from polarpix.pose.instances import cut_crops, instance_scores, keep_instances
 from polarpix.predict import PosePredictor
 
@@ -35,13 +36,22 @@ def test_doubles_are_dropped_and_the_order_stays(pose: PosePredictor) -> None:
     keypoints = np.stack([one, other, one + 0.1]).astype(np.float32)
     scores = np.array([[0.5] * 14, [0.4] * 14, [0.9] * 14], np.float32)
     boxes = np.array([[0, 0, 40, 40]] * 3, np.float32)
-    found = keep_instances(keypoints, scores, boxes, np.ones(3, np.float32), pose.run, pose.schema)
+    spread = np.arange(3, dtype=np.float32)[:, None, None, None] * np.ones((14, 2, 2), np.float32)
+    located = keypoints, scores, spread
+    found = keep_instances(located, boxes, np.ones(3, np.float32), pose.run, pose.schema)
+    assert found.covariance is not None
+    np.testing.assert_array_equal(found.covariance, spread[1:])
     np.testing.assert_array_equal(found.keypoints, keypoints[1:])
     np.testing.assert_allclose(found.instance_scores, [0.4, 0.9], rtol=1e-6)
     kept = replace(pose.run, eval=replace(pose.run.eval, oks_nms=0.0))
-    assert len(keep_instances(keypoints, scores, boxes, np.ones(3, np.float32), kept, pose.schema).boxes) == 3
+    assert len(keep_instances(located, boxes, np.ones(3, np.float32), kept, pose.schema).boxes) == 3
+    curve = Calibration((0.0, 1.0), (0.0, 0.5), "val", 100)
+    halved = keep_instances(located, boxes, np.ones(3, np.float32), pose.run, pose.schema, curve)
+    np.testing.assert_allclose(halved.scores, found.scores / 2, rtol=1e-6)
+    np.testing.assert_array_equal(halved.instance_scores, found.instance_scores)  # no AP moves by a calibration
 
 
 def test_no_box_gives_no_instance(pose: PosePredictor) -> None:
-    none = np.zeros((0, 14, 2), np.float32), np.zeros((0, 14), np.float32), np.zeros((0, 4), np.float32)
-    assert keep_instances(*none, np.zeros(0, np.float32), pose.run, pose.schema).keypoints.shape == (0, 14, 2)
+    none = tuple(np.zeros((0, 14, *more), np.float32) for more in ((2,), (), (2, 2)))
+    boxes, box_scores = np.zeros((0, 4), np.float32), np.zeros(0, np.float32)
+    assert keep_instances(none, boxes, box_scores, pose.run, pose.schema).keypoints.shape == (0, 14, 2)

@@ -101,8 +101,8 @@ def test_locating_needs_no_labels(run: PoseRun) -> None:
     image = torch.zeros(2, 3, 64, 64, dtype=torch.uint8)
     shift = torch.tensor([[1.0, 0, 10], [0, 1, 20]])
     with torch.no_grad():
-        here, _ = task.locate(image, torch.eye(2, 3).expand(2, 2, 3))
-        there, _ = task.locate(image, shift.expand(2, 2, 3))
+        here, *_ = task.locate(image, torch.eye(2, 3).expand(2, 2, 3))
+        there, *_ = task.locate(image, shift.expand(2, 2, 3))
     torch.testing.assert_close(there, here + torch.tensor([10.0, 20.0]))
 
 
