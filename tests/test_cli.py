@@ -116,6 +116,7 @@ def test_page_options_may_stand_anywhere() -> None:
         "category": "",
         "batch": None,
         "frames": 0,
+        "ellipses": 0.0,
         "frame_labels": False,
         "timing": False,
         "ray": False,

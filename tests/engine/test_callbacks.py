@@ -17,6 +17,7 @@ from pytorch_lightning.callbacks import Callback, ModelCheckpoint
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
+from polarpix.calibration import Calibration
 from polarpix.config import BackboneConfig, SegModelConfig, SegRun
 from polarpix.demo.figures import FIGURE_CLASSES
 from polarpix.engine.artifact import load_artifact
@@ -45,6 +46,7 @@ class Loop(pl.LightningModule):
         self.run = SegRun(name="x", model=SegModelConfig(BackboneConfig(attention="none")))
         self.labels = FIGURE_CLASSES
         self.results: dict[str, float] = {}
+        self.calibration: Calibration | None = None
         self.drawn: list[list[float]] = []
 
     def configure_optimizers(self) -> Any:
@@ -59,7 +61,8 @@ class Loop(pl.LightningModule):
         return loss
 
     def validation_step(self, batch: Tensor, index: int) -> None:
-        self.results = {"score": self.scores[self.trainer.current_epoch]}
+        score = self.scores[self.trainer.current_epoch]
+        self.results, self.calibration = {"score": score}, Calibration((0.5,), (score,), "val", 1)
         self.log_dict(self.results)
 
 
@@ -94,6 +97,8 @@ def test_the_weights_file_is_the_best_checkpoint(scores: list[float], tmp_path: 
     assert best["epoch"] == scores.index(max(scores))
     found = load_artifact(tmp_path / "w.safetensors")
     assert found.metrics == {"score": max(scores)}
+    assert found.calibration is not None
+    assert found.calibration.probabilities == (max(scores),)
     assert list(found.state) == ["weight"]
     torch.testing.assert_close(found.state["weight"], best["state_dict"]["model.weight"], rtol=0, atol=0)
 

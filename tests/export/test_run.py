@@ -12,7 +12,7 @@ from polarpix.engine.artifact import load_artifact
 from polarpix.errors import InputError
 from polarpix.export import run as module
 from polarpix.export.run import Export, export, parse_size
-from polarpix.predict import load
+from polarpix.predict import SegPredictor, load
 from polarpix.runtime.sessions import open_session
 from polarpix.zoo import MODELS, BoxedModel
 
@@ -30,16 +30,18 @@ def test_a_pose_export_was_compared_on_noise_and_on_the_val_split(pose_export: E
 def test_a_seg_export_takes_any_size_and_batch(seg_export: Export, seg_folder: Path) -> None:
     assert [one.inputs for one in seg_export.differences] == ["noise", "val split"]
     session, _ = open_session(seg_export.file, "cpu")
-    torch_predictor = load(seg_folder, "cpu", ["--eval.scales", "[0.5]"])
+    with pytest.warns(UserWarning, match="calibrated by another protocol"):
+        torch_predictor = load(seg_folder, "cpu", ["--eval.scales", "[0.5]"])
+    assert isinstance(torch_predictor, SegPredictor)
     rng = np.random.default_rng(0)
     for shape in ((1, 64, 64, 3), (1, 65, 64, 3), (3, 50, 81, 3), (2, 97, 33, 3)):
         images = rng.integers(0, 256, shape, np.uint8)
         label, confidence = session(images)
         assert (label.dtype, label.shape, confidence.shape) == (np.uint8, shape[:3], shape[:3])
         for image, one, sure in zip(images, label, confidence, strict=True):
-            wanted = torch_predictor(image).prediction
-            assert (one != wanted.label).mean() <= 1e-3
-            np.testing.assert_allclose(sure, wanted.confidence, atol=1e-4)
+            (wanted,), (confident,) = torch_predictor.label(image[None])
+            assert (one != wanted).mean() <= 1e-3
+            np.testing.assert_allclose(sure, confident, atol=1e-4)
 
 
 def test_the_file_alone_says_what_it_is(pose_export: Export, pose_folder: Path) -> None:
