@@ -129,6 +129,27 @@ def test_page_options_may_stand_anywhere() -> None:
     assert (rest, options) == (["--config", "p.yaml", "--resume"], ["--out", "there", "--name", "again"])
 
 
+def test_pictures_without_a_model_are_for_the_body(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`polarpix explain photo.jpg` is a whole command; what is named is taken, wherever it stands."""
+    calls: list[tuple[str, list[str]]] = []
+
+    @functools.wraps(cli.COMMANDS["explain"])
+    def recorder(**named: Any) -> int:
+        calls.append((named["weights"], named["source"]))
+        return 0
+
+    monkeypatch.setitem(cli.COMMANDS, "explain", recorder)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "photos").mkdir()
+    for words in (["a.JPG"], ["--out", "x", "photos"], ["photos/*"], ["a.jpg", "--out", "x", "b.webp"]):
+        with pytest.warns(UserWarning, match="no model is named: body is taken"):
+            assert cli.run(["explain", *words]) == 0
+        assert calls[-1] == ("body", [word for word in words if word not in ("--out", "x")])
+    for words in (["street", "a.jpg"], ["a.jpg", "--model", "street"], ["street", "--out", "x", "a.jpg"]):
+        assert cli.run(["explain", *words]) == 0
+        assert calls[-1] == ("street", ["a.jpg"])
+
+
 def test_a_value_may_begin_with_a_dash(monkeypatch: pytest.MonkeyPatch) -> None:
     """A box may reach over the left edge."""
     calls: list[dict[str, Any]] = []
@@ -154,7 +175,11 @@ def test_a_value_may_begin_with_a_dash(monkeypatch: pytest.MonkeyPatch) -> None:
         (["bench", "--device", "cpu"], "no command 'bench --device': choose one of block, model, kernels"),
         (["bench", "block", "--shapes", "4,64"], "--shapes holds '4,64': a shape is B,C,H,W"),
         (["bench", "model", "--seconds", "1"], "'polarpix bench model --help' explains the command"),
-        (["predict", "w"], "arguments are required: source: 'polarpix predict --help' explains the command"),
+        (["predict"], "arguments are required: weights"),
+        (["predict", "street"], "street: a model, and no picture for it: name one behind it"),
+        (["explain", "--model", "body"], "body: a model, and no picture for it"),
+        (["predict", "runs/x.onnx", "--out", "x"], "runs/x.onnx: a model, and no picture for it"),
+        (["explain", "user/hands"], "user/hands: a model, and no picture for it"),
         (["models", "--folder", "nowhere"], "--folder nowhere: no such folder: name one that holds pages"),
         (["models", "--jsno"], "unrecognized arguments: --jsno"),
         (["train"], "train needs --config PAGE"),

@@ -28,7 +28,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("hub", "framed"),
     ("predict", "box_files", "detectors", "outputs", "runtime", "summary", "costs"),
     ("predictor", "export"),
-    ("predict_files", "ray_predict", "demo.run", "checkpoints", "bench"),
+    ("predict_files", "ray_predict", "demo.run", "demo.boxed", "checkpoints", "bench"),
     ("review", "web", "doctor"),
     ("commands",),
     ("cli",),

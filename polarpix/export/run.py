@@ -24,6 +24,7 @@ from polarpix.export.trace import trace
 from polarpix.images import check_place
 from polarpix.predict import PosePredictor, SegPredictor, artifact_run
 from polarpix.runtime.sessions import EXPORT_FORMAT, Session, open_session
+from polarpix.zoo import MODELS
 
 __all__ = ["Export", "export", "metadata", "parse_size"]
 
@@ -60,7 +61,7 @@ def export(
     Args:
         weights: what :func:`polarpix.load` takes.
         to: a key of FORMATS.
-        out: the file; by default beside the weights.
+        out: the file; by default beside the weights, of a model's name in the working folder.
         size: height and width that a segmentation network is fixed to; null for images of any size.
         check_images: a picture, folder or glob to compare on; by default the page's validation split, where it is here,
             else drawn figures.
@@ -81,6 +82,8 @@ def export(
         raise InputError(f"--out {out}: --to {to} writes a file that ends in {suffix}: name one")
     artifact = open_weights(weights, config, options)
     path = Path(out) if out else Path(artifact.file).with_suffix(suffix)
+    if not out and (weights in MODELS or not Path(weights).exists()):  # a model's name: its file is not the user's own
+        path = Path(str(weights).replace("/", "_") + suffix)
     check_place(path)
     run = artifact_run(artifact, options, "export", config)
     predictor = _predictor(artifact, run)

@@ -36,7 +36,8 @@ class ModelCard(BaseModel):
     takes_boxes: bool = Field(description="Whether it looks at one box at a time.")
     backbone: str
     attention: str
-    blocks: list[str] = Field(description="Its polarized self-attentions.")
+    blocks: list[str] = Field(description="Its polarized self-attentions that can be looked into.")
+    exported: bool = Field(description="An exported file: it answers alike, but has no heatmaps or gates to show.")
 
 
 class Keypoint(BaseModel):
