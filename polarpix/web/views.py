@@ -62,8 +62,9 @@ def can_look_inside(predictor: Predictor) -> TypeGuard[OpenPredictor]:
 
 def outputs(predictor: Predictor) -> tuple[str, ...]:
     """Names of the keypoints or classes."""
-    posed = isinstance(predictor, PosePredictor | ExportedPosePredictor)
-    return (predictor.schema if posed else predictor.classes).names
+    if isinstance(predictor, PosePredictor | ExportedPosePredictor):
+        return predictor.schema.names
+    return predictor.classes.names
 
 
 def blocks(predictor: Predictor) -> list[str]:
