@@ -113,7 +113,8 @@ def test_what_goes_wrong_is_a_line_on_the_page(visit: Visit, path: str, tmp_path
 
 
 def test_choices_follow_the_model(visit: Visit) -> None:
-    output, block = visit.model("tiny-seg")
+    output, block, line = visit.model("tiny-seg")
+    assert line == ""
     assert ("background", "background") in output.choices
     assert block.value == blocks(visit.service.predictors["tiny-seg"])[-1]
 
