@@ -107,7 +107,7 @@ def test_page_options_may_stand_anywhere() -> None:
         ],
     )
     assert options == ["--eval.flip_test", "false", "--optim.lr=1", "--eval.scales", "[1, 2]"]
-    values = vars(cli.command_parser("predict").parse_args(rest))
+    values = vars(cli.command_parser("predict").parse_intermixed_args(rest))
     assert values == {
         "weights": "w",
         "source": ["a.jpg", "b.jpg", "c.jpg"],

@@ -12,6 +12,7 @@ from polarpix import zoo
 from polarpix.cli import run
 from polarpix.engine.artifact import load_artifact
 from polarpix.errors import InputError
+from polarpix.export import run as exporting
 from polarpix.predict import PosePredictor
 from polarpix.review.runs import find_runs
 from polarpix.zoo import MODELS, BoxedModel, fetch, find_weights, is_hub_id
@@ -69,10 +70,20 @@ def test_an_evaluation_by_name_stays_among_the_users_files(boxed: BoxedModel, tm
     ]
 
 
-def test_an_export_by_name_stays_among_the_users_files(boxed: BoxedModel, tmp_path: Path) -> None:
-    assert run(["export", "body", "--to", "torch_export"]) == 0
-    assert (tmp_path / "body.pt2").is_file()
-    assert not list(boxed.file.parent.glob("*.pt2"))
+@pytest.mark.usefixtures("boxed")
+def test_an_export_by_name_goes_to_the_working_folder(monkeypatch: pytest.MonkeyPatch) -> None:
+    places: list[Path] = []
+
+    def stop(path: Path) -> None:
+        """The first thing that is done with the place; the export itself is tested in its room."""
+        places.append(path)
+        raise InputError("enough")
+
+    monkeypatch.setattr(exporting, "check_place", stop)
+    for words, place in ((["body"], "body.pt2"), (["--model", "body", "--out", "x/y.pt2"], "x/y.pt2")):
+        with pytest.raises(InputError, match="enough"):
+            run(["export", *words, "--to", "torch_export"])
+        assert places[-1] == Path(place)
 
 
 def test_a_folder_of_that_name_is_given_as_a_path(boxed: BoxedModel, tmp_path: Path) -> None:
