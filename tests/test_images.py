@@ -242,7 +242,7 @@ def test_list_images_takes_path_folder_and_pattern(tmp_path: Path) -> None:
             list_images(source)
     with pytest.raises(InputError, match="a source of images is empty"):  # and not the current folder
         list_images("")
-    with pytest.raises(InputError, match="ftp://host/a.jpg: not read here: predict takes http and https"):
+    with pytest.raises(InputError, match=r"ftp://host/a\.jpg: not read here: predict takes http and https"):
         list_images("ftp://host/a.jpg")
 
 
