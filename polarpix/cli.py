@@ -240,7 +240,7 @@ def run(arguments: Sequence[str]) -> int:
     if "options" in parameters:
         rest, options = split_options(name, rest)
     values = vars(parser.parse_intermixed_args(rest)) | ({"options": options} if "options" in parameters else {})
-    if "source" in values:
+    if {"weights", "source"} <= set(values):
         words = [values["weights"], *values["source"]]
         values["weights"], values["source"] = model_and_sources(words)
         if values["source"] == words:

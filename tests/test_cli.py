@@ -299,3 +299,16 @@ def test_info_lists_keys_and_versions(capsys: pytest.CaptureFixture[str]) -> Non
 
 def test_errors_are_value_errors() -> None:
     assert issubclass(InputError, ValueError)
+
+
+def test_other_commands_with_a_source_take_no_model(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[dict[str, Any]] = []
+
+    @functools.wraps(cli.DOCTOR["convert"])
+    def recorder(**named: Any) -> int:
+        calls.append(named)
+        return 0
+
+    monkeypatch.setitem(cli.DOCTOR, "convert", recorder)
+    assert cli.run(["data", "convert", "a.csv", "b.json", "--from", "dlc", "--to", "coco"]) == 0
+    assert calls[0]["source"] == "a.csv"
