@@ -5,12 +5,14 @@ VENV ?= .venv
 TORCH ?= torch torchvision
 # A file for the demonstration's figures and its time, from here on, installation included.
 RECORD ?=
+# A photograph for the models in the box.
+PHOTO ?=
 STARTED := $(shell date +%s)
 
 .PHONY: demo test check weights docs clean
 
 demo: $(VENV)/.polarpix
-	$(VENV)/bin/polarpix demo $(if $(RECORD),--record $(RECORD) --started $(STARTED))
+	$(VENV)/bin/polarpix demo $(if $(RECORD),--record $(RECORD) --started $(STARTED)) $(if $(PHOTO),--photo '$(PHOTO)')
 
 # One process per core, one thread each.
 test: $(VENV)/.dev

@@ -1,8 +1,10 @@
-"""Write the tables of pages below docs/ from benchmarks/results/*.json: python docs/make_results.py."""
+"""Write the tables of the pages in PAGES from benchmarks/results/*.json: python docs/make_results.py."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,8 @@ RECORDS = ROOT / "benchmarks" / "results"
 PAGE = ROOT / "docs" / "results.md"
 SPEED_PAGE = ROOT / "docs" / "speed.md"
 CALIBRATION_PAGE = ROOT / "docs" / "calibration.md"
+EXPORT_PAGE = ROOT / "docs" / "export.md"
+PREDICTION_PAGE = ROOT / "docs" / "prediction.md"
 BEGIN, END = "<!-- results:begin -->", "<!-- results:end -->"
 
 # Column -> metric and the factor it is shown with; OKS AP and IoU are shown in percent, as the field does.
@@ -194,14 +198,48 @@ def networks(file: str, record: dict[str, Any]) -> list[str]:
     return [f"### Whole networks, {record['conditions']['device']}", "", where(file, record), "", *grid(head, rows)]
 
 
-SPEED = {"bench block": blocks, "bench model": networks}
+def exports(file: str, record: dict[str, Any]) -> list[str]:
+    """An exported file's predictor beside loops over onnxruntime by hand."""
+    head = ["network", "input"]
+    rows = []
+    for one in record["tables"]["rows"]:
+        cells = [one["task"], one["input"]]
+        for way, time in one["times"].items():
+            head += [f"{way}, ms"] if not rows else []
+            cells.append(f"{time['median']:.1f}")
+        for way, ratio in one["ratio"].items():
+            head += [f"time over {way}"] if not rows else []
+            cells.append(f"{ratio['median']:.2f} ({ratio['low']:.2f} .. {ratio['high']:.2f})")
+        rows.append(cells)
+    return [where(file, record), "", *grid(head, rows)]
 
 
-def speed(records: dict[str, dict[str, Any]]) -> str:
-    """Everything between the marks of the page about speed."""
+def overlaps(file: str, record: dict[str, Any]) -> list[str]:
+    """What prediction waits for."""
+    head = ["source", "frames", "network", "frames/s", "time over network alone", "network at work"]
+    head += ["waits for decoding", "for drawing and writing", "meanwhile decoding", "drawing and writing"]
+    rows = []
+    for one in record["tables"]["rows"]:
+        cells = [one["source"], f"{one['frames']}", one["network"], f"{one['frames_per_second']:.1f}"]
+        cells.append(f"{one['seconds'] / one['alone_seconds']:.2f}")
+        waits = [one["network_seconds"], one["waiting_to_decode"], one["waiting_to_write"]]
+        cells += [f"{100 * seconds / one['seconds']:.0f}%" for seconds in waits]
+        cells += [f"{one['decode']:.1f} s", f"{one['write']:.1f} s"]
+        rows.append(cells)
+    return [where(file, record), "", *grid(head, rows)]
+
+
+Kinds = dict[str, Callable[[str, dict[str, Any]], list[str]]]
+SPEED: Kinds = {"bench block": blocks, "bench model": networks}
+EXPORT: Kinds = {"bench export": exports}
+PREDICTION: Kinds = {"predict overlap": overlaps}
+
+
+def benchmarks(kinds: Kinds, records: dict[str, dict[str, Any]]) -> str:
+    """Everything between the marks of a page about speed."""
     lines = [
         line
-        for kind, write in SPEED.items()
+        for kind, write in kinds.items()
         for file, record in records.items()
         if record.get("kind") == kind
         for line in write(file, record)
@@ -242,7 +280,13 @@ def filled(page: str, text: str) -> str:
     return f"{before}{BEGIN}\n\n{text}\n{END}{after}"
 
 
-PAGES = {PAGE: tables, SPEED_PAGE: speed, CALIBRATION_PAGE: calibrations}
+PAGES = {
+    PAGE: tables,
+    SPEED_PAGE: partial(benchmarks, SPEED),
+    EXPORT_PAGE: partial(benchmarks, EXPORT),
+    CALIBRATION_PAGE: calibrations,
+    PREDICTION_PAGE: partial(benchmarks, PREDICTION),
+}
 
 if __name__ == "__main__":
     for path, write in PAGES.items():

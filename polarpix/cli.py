@@ -20,7 +20,7 @@ from polarpix.errors import InputError, TerminatedError
 from polarpix.export import commands as exporting
 from polarpix.review import commands as review
 from polarpix.web.commands import serve
-from polarpix.zoo import MODELS
+from polarpix.zoo import MODELS, model_and_sources
 
 __all__ = ["BENCHES", "COMMANDS", "GROUPS", "main"]
 
@@ -122,7 +122,8 @@ def command_parser(name: str) -> Parser:
         elif parameter.kind is parameter.POSITIONAL_ONLY:
             parser.add_argument(parameter.name, nargs="?", default=parameter.default, **settings)
         elif parameter.default is parameter.empty:
-            parser.add_argument(parameter.name, nargs="+" if kind.startswith("list") else None, **settings)
+            several = "*" if parameter.name == "source" else "+"  # model_and_sources() sees to a line without
+            parser.add_argument(parameter.name, nargs=several if kind.startswith("list") else None, **settings)
             if parameter.name == "weights":  # for the help: named_model() has put it first before a line is parsed
                 parser.add_argument("--model", metavar="NAME", default=argparse.SUPPRESS, help=MODEL_HELP)
         else:
@@ -240,7 +241,12 @@ def run(arguments: Sequence[str]) -> int:
         rest = named_model(rest)
     if "options" in parameters:
         rest, options = split_options(name, rest)
-    values = vars(parser.parse_args(rest)) | ({"options": options} if "options" in parameters else {})
+    values = vars(parser.parse_intermixed_args(rest)) | ({"options": options} if "options" in parameters else {})
+    if {"weights", "source"} <= set(values):
+        words = [values["weights"], *values["source"]]
+        values["weights"], values["source"] = model_and_sources(words)
+        if values["source"] == words:
+            warnings.warn(f"no model is named: {values['weights']} is taken (--model NAME for another)", stacklevel=1)
     first = [values.pop(one.name) for one in parameters.values() if one.kind is one.POSITIONAL_ONLY]
     return command(*first, **values)
 

@@ -145,7 +145,7 @@ def predict(
     """Predict images and videos: overlays, and COCO keypoint JSON or label PNGs.
 
     Args:
-        weights: weights/best.safetensors, a run folder, an exported file, a model's name; a .pth file with --config.
+        weights: weights/best.safetensors, a run folder, an exported file, a model (default body); a .pth with --config.
         source: images, folders, globs, videos, http(s) addresses, numbers of webcams.
         boxes: x,y,width,height in pixels for every image, or a COCO detection JSON; by default the whole image.
         detector: what finds the boxes instead: a detector of torchvision, or of transformers by folder or hub name.
@@ -254,17 +254,19 @@ def publish(
     return 0
 
 
-def demo(out: str = "runs/demo", record: str = "", started: float = 0.0) -> int:
+def demo(out: str = "runs/demo", record: str = "", started: float = 0.0, photo: str = "") -> int:
     """Train a small network for each task on drawn figures, evaluate, predict, and write one page that shows it all.
 
     Args:
         out: folder for the data, the runs and the page.
         record: a file for the figures with time, seed, commit, versions and device; for an --out that is new.
         started: seconds since 1970 from which the record counts the time; make says when it began. By default now.
+        photo: a photograph to show the models in the box on; by default drawn figures.
     """
     from polarpix.demo.run import run_demo
 
-    page = run_demo(Path(out), Path(record) if record else None, " ".join(["polarpix", *sys.argv[1:]]), started)
+    command, picture = " ".join(["polarpix", *sys.argv[1:]]), Path(photo) if photo else None
+    page = run_demo(Path(out), Path(record) if record else None, command, started, picture)
     print(f"\nThe page is at {page.resolve()}")
     return 0
 

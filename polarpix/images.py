@@ -268,6 +268,8 @@ def list_images(source: str | Path, suffixes: Sequence[str] = IMAGE_SUFFIXES) ->
         if not found:
             raise InputError(f"{source}: pattern matches no images: looked for {', '.join(suffixes)}")
         return found
+    if "://" in str(source):
+        raise InputError(f"{source}: not read here: predict takes http and https, predict --ray what fsspec knows")
     raise InputError(f"{source}: no such file or folder: check the path")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import mimetypes
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ from pathlib import Path
 from polarpix.errors import InputError
 
 __all__ = [
+    "DEFAULT",
     "EXPORTED",
     "MODELS",
     "WEIGHTS",
@@ -19,6 +21,7 @@ __all__ = [
     "find_weights",
     "is_exported",
     "is_hub_id",
+    "model_and_sources",
     "model_lines",
     "named_folder",
     "no_weights",
@@ -52,6 +55,28 @@ MODELS: dict[str, BoxedModel] = {
     "body": BoxedModel(FOLDER / "body.safetensors", "14 joints of one person"),
     "street": BoxedModel(FOLDER / "street.safetensors", "11 classes of a street scene"),
 }
+
+DEFAULT = "body"  # for a picture that comes without a model
+NETWORK_FILES = (".safetensors", ".pth", ".pt", ".tar", ".ckpt", ".bin", ".onnx", ".pt2", ".xml")
+
+
+def model_and_sources(words: Sequence[str]) -> tuple[str, list[str]]:
+    """The model and its sources on a command line: the first word, or :data:`DEFAULT` where pictures come alone.
+
+    Raises:
+        InputError: one word, and it is a model: the picture is what is missing.
+    """
+    first, *rest = words
+    kind = (mimetypes.guess_type(first, strict=False)[0] or "").partition("/")[0]
+    if kind in ("image", "video"):
+        return DEFAULT, list(words)
+    if rest:
+        return first, rest
+    path = Path(first)
+    model = first in MODELS or path.suffix in NETWORK_FILES or (path / WEIGHTS).exists()
+    if model or (is_hub_id(first) and not path.exists()):
+        raise InputError(f"{first}: a model, and no picture for it: name one behind it, such as {first} photo.jpg")
+    return DEFAULT, [first]
 
 
 def find_weights(name: str | Path) -> Path:

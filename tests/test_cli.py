@@ -107,7 +107,7 @@ def test_page_options_may_stand_anywhere() -> None:
         ],
     )
     assert options == ["--eval.flip_test", "false", "--optim.lr=1", "--eval.scales", "[1, 2]"]
-    values = vars(cli.command_parser("predict").parse_args(rest))
+    values = vars(cli.command_parser("predict").parse_intermixed_args(rest))
     assert values == {
         "weights": "w",
         "source": ["a.jpg", "b.jpg", "c.jpg"],
@@ -128,6 +128,27 @@ def test_page_options_may_stand_anywhere() -> None:
     }
     rest, options = cli.split_options("train", ["--config", "p.yaml", "--resume", "--out", "there", "--name", "again"])
     assert (rest, options) == (["--config", "p.yaml", "--resume"], ["--out", "there", "--name", "again"])
+
+
+def test_pictures_without_a_model_are_for_the_body(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`polarpix explain photo.jpg` is a whole command; what is named is taken, wherever it stands."""
+    calls: list[tuple[str, list[str]]] = []
+
+    @functools.wraps(cli.COMMANDS["explain"])
+    def recorder(**named: Any) -> int:
+        calls.append((named["weights"], named["source"]))
+        return 0
+
+    monkeypatch.setitem(cli.COMMANDS, "explain", recorder)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "photos").mkdir()
+    for words in (["a.JPG"], ["--out", "x", "photos"], ["photos/*"], ["a.jpg", "--out", "x", "b.webp"]):
+        with pytest.warns(UserWarning, match="no model is named: body is taken"):
+            assert cli.run(["explain", *words]) == 0
+        assert calls[-1] == ("body", [word for word in words if word not in ("--out", "x")])
+    for words in (["street", "a.jpg"], ["a.jpg", "--model", "street"], ["street", "--out", "x", "a.jpg"]):
+        assert cli.run(["explain", *words]) == 0
+        assert calls[-1] == ("street", ["a.jpg"])
 
 
 def test_a_value_may_begin_with_a_dash(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -155,7 +176,11 @@ def test_a_value_may_begin_with_a_dash(monkeypatch: pytest.MonkeyPatch) -> None:
         (["bench", "--device", "cpu"], "no command 'bench --device': choose one of block, model, kernels"),
         (["bench", "block", "--shapes", "4,64"], "--shapes holds '4,64': a shape is B,C,H,W"),
         (["bench", "model", "--seconds", "1"], "'polarpix bench model --help' explains the command"),
-        (["predict", "w"], "arguments are required: source: 'polarpix predict --help' explains the command"),
+        (["predict"], "arguments are required: weights"),
+        (["predict", "street"], "street: a model, and no picture for it: name one behind it"),
+        (["explain", "--model", "body"], "body: a model, and no picture for it"),
+        (["predict", "runs/x.onnx", "--out", "x"], "runs/x.onnx: a model, and no picture for it"),
+        (["explain", "user/hands"], "user/hands: a model, and no picture for it"),
         (["models", "--folder", "nowhere"], "--folder nowhere: no such folder: name one that holds pages"),
         (["models", "--jsno"], "unrecognized arguments: --jsno"),
         (["train"], "train needs --config PAGE"),
@@ -275,3 +300,16 @@ def test_info_lists_keys_and_versions(capsys: pytest.CaptureFixture[str]) -> Non
 
 def test_errors_are_value_errors() -> None:
     assert issubclass(InputError, ValueError)
+
+
+def test_other_commands_with_a_source_take_no_model(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[dict[str, Any]] = []
+
+    @functools.wraps(cli.DOCTOR["convert"])
+    def recorder(**named: Any) -> int:
+        calls.append(named)
+        return 0
+
+    monkeypatch.setitem(cli.DOCTOR, "convert", recorder)
+    assert cli.run(["data", "convert", "a.csv", "b.json", "--from", "dlc", "--to", "coco"]) == 0
+    assert calls[0]["source"] == "a.csv"

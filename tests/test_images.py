@@ -242,6 +242,8 @@ def test_list_images_takes_path_folder_and_pattern(tmp_path: Path) -> None:
             list_images(source)
     with pytest.raises(InputError, match="a source of images is empty"):  # and not the current folder
         list_images("")
+    with pytest.raises(InputError, match=r"ftp://host/a\.jpg: not read here: predict takes http and https"):
+        list_images("ftp://host/a.jpg")
 
 
 def test_a_place_is_checked_before_the_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

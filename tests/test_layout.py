@@ -43,7 +43,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("engine", "results", "streams"),
     ("hub", "framed"),
     ("predict", "box_files", "detectors", "outputs", "ray_parts", "runtime", "summary", "costs"),
-    ("predictor", "export"),
+    ("predictor", "export", "demo.boxed"),
     ("predict_files", "ray_predict", "demo.run", "checkpoints", "bench"),
     ("review", "web", "doctor", "about"),
     ("commands",),

@@ -65,7 +65,7 @@ OTHER_PROGRAMS = {
 }
 # Command lines that are held against the parser, the page and its keys, but not run, and why.
 ONLY_PARSED = {
-    r"(train(?!.*--print-config)|eval|calibrate|bench|demo)\b": "takes long, or a data set; the command's own tests run it",
+    r"(train(?!.*--print-config)|eval|calibrate|bench|demo)\b": "takes long, or a data set; its own tests run it",
     r"models\b": "builds every network of every page; tests/test_cli.py runs it",
     r".*(\bbody\b|\bstreet\b)": "takes the models in the box; tests/test_zoo.py runs it",
     r"compare\b": "takes evaluated runs; tests/review/test_compare.py runs it",

@@ -12,7 +12,9 @@ from polarpix import zoo
 from polarpix.cli import run
 from polarpix.engine.artifact import load_artifact
 from polarpix.errors import InputError
+from polarpix.export import run as exporting
 from polarpix.predict import PosePredictor
+from polarpix.review.runs import find_runs
 from polarpix.zoo import MODELS, BoxedModel, fetch, find_weights, is_hub_id, named_folder
 
 LARGEST = 12_000_000  # bytes of a model in the box
@@ -21,7 +23,8 @@ LARGEST = 12_000_000  # bytes of a model in the box
 @pytest.fixture
 def boxed(pose_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> BoxedModel:
     """A small network in the place of the body model."""
-    model = BoxedModel(tmp_path / "body.safetensors", "figures")
+    model = BoxedModel(tmp_path / "installed" / "body.safetensors", "figures")
+    model.file.parent.mkdir()
     model.file.write_bytes((pose_folder / "weights" / "best.safetensors").read_bytes())
     model.card.write_text("a card")
     monkeypatch.setitem(MODELS, "body", model)
@@ -46,9 +49,41 @@ def test_a_model_in_the_box_is_used_by_its_name(
     assert f"  body       {megabytes:>8}  figures; card: {boxed.card}" in capsys.readouterr().out
 
 
+def test_its_gates_are_explained_by_a_picture_alone(boxed: BoxedModel, figures: Path, tmp_path: Path) -> None:
+    image = str(figures / "images" / "val" / "0000.jpg")
+    with pytest.warns(UserWarning, match="no model is named: body is taken"):
+        assert run(["explain", image]) == 0
+    assert run(["explain", image, "--model", "body", "--out", "named.html"]) == 0
+    assert (tmp_path / "explain.html").stat().st_size > 10_000
+    assert (tmp_path / "named.html").is_file()
+
+
 def test_an_evaluation_by_name_stays_among_the_users_files(boxed: BoxedModel, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="body: nothing evaluated here: run polarpix eval body first"):
+        find_runs(["body", "body"])
     assert run(["eval", "--model", "body"]) == 0
-    assert (tmp_path / "runs" / "named" / "body" / "eval" / "val" / "record.json").is_file()
+    record = tmp_path / "runs" / "named" / "body" / "eval" / "val" / "record.json"
+    assert record.is_file()
+    assert [one.folder for one in find_runs(["body", str(record)])] == [
+        record.parent.relative_to(tmp_path),
+        record.parent,
+    ]
+
+
+def test_an_export_by_name_stays_among_the_users_files(boxed: BoxedModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    places: list[Path] = []
+
+    def stop(path: Path) -> None:
+        """The first thing that is done with the place; the export itself is tested in its room."""
+        places.append(path)
+        raise InputError("enough")
+
+    monkeypatch.setattr(exporting, "check_place", stop)
+    own = f"runs/named/body/{boxed.file.stem}.pt2"
+    for words, place in ((["body"], own), (["--model", "body", "--out", "x/y.pt2"], "x/y.pt2")):
+        with pytest.raises(InputError, match="enough"):
+            run(["export", *words, "--to", "torch_export"])
+        assert places[-1] == Path(place)
 
 
 def test_a_folder_of_that_name_is_given_as_a_path(boxed: BoxedModel, tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from polarpix.config import PoseRun, SegRun
+from polarpix.demo.boxed import boxed_section, read_photo
 from polarpix.demo.figures import FIGURE_CLASSES, draw_scene, write_figures
 from polarpix.draw import draw_gates
 from polarpix.engine.artifact import load_artifact, write_text
@@ -85,7 +86,13 @@ def gate_pictures(seg: SegPredictor) -> UInt8Array:
     return tile(cells, columns=2, captions=chosen)
 
 
-def run_demo(out: Path, record: Path | None = None, command: str = "polarpix demo", started: float = 0.0) -> Path:
+def run_demo(
+    out: Path,
+    record: Path | None = None,
+    command: str = "polarpix demo",
+    started: float = 0.0,
+    photo: Path | None = None,
+) -> Path:
     """Draw the data, train, evaluate and predict; gives the page out/index.html.
 
     What is already there is used: a finished run is evaluated again, an interrupted one goes on.
@@ -95,11 +102,14 @@ def run_demo(out: Path, record: Path | None = None, command: str = "polarpix dem
         record: file for the figures of both tasks with seconds, seed, commit, versions and device.
         command: what the record says was called.
         started: seconds since 1970 from which the record counts; 0 is now.
+        photo: a photograph to show the models in the box on.
 
     Raises:
-        InputError: a record of a demonstration that is already there in part, or a place that takes no files.
+        InputError: a record of a demonstration that is already there in part, a place that takes no files, or a
+            photograph that cannot be read.
     """
     started = started or time.time()
+    picture = None if photo is None else read_photo(photo)
     for path in (out / "index.html", *([record] if record else [])):
         check_place(path)
     if record and out.exists() and any(out.iterdir()):
@@ -111,6 +121,7 @@ def run_demo(out: Path, record: Path | None = None, command: str = "polarpix dem
     pose, seg = load(trained["pose"].fitted.weights), load(trained["seg"].fitted.weights)
     assert isinstance(pose, PosePredictor)
     assert isinstance(seg, SegPredictor)
+    boxed = boxed_section([draw_scene(np.random.default_rng([SEED, 9, n]), SIZE) for n in range(4)], picture)
     sections = [
         Section(
             "Predictions on new pictures",
@@ -124,6 +135,7 @@ def run_demo(out: Path, record: Path | None = None, command: str = "polarpix dem
             "is printed beside it. Here the first and the last block of the segmentation network.",
             pictures=[("", gate_pictures(seg))],
         ),
+        *([boxed] if boxed else []),
         Section("Go on from here", next_steps(trained)),
     ]
     metrics = {task: one.found.metrics for task, one in trained.items()}

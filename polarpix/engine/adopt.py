@@ -91,7 +91,7 @@ def open_weights(path: str | Path, config: str | Path = "", options: Sequence[st
     if Path(path).is_dir() or Path(path).suffix == ".safetensors" or not Path(path).is_file():
         return load_artifact(path)
     if Path(path).suffix in (".onnx", ".pt2", ".xml"):
-        raise InputError(f"{path}: exported, only predict takes it: give the weights file it was made from")
+        raise InputError(f"{path}: exported, only predict and serve take it: give the weights file it was made from")
     if not config:
         raise InputError(
             f"{path}: not a weights file of an own run, and a published checkpoint has no page inside: add --config "

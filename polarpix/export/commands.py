@@ -21,9 +21,9 @@ def export(
     """Write a network with its decoding to one file for ONNX, torch.export or OpenVINO, compared with torch first.
 
     Args:
-        weights: weights/best.safetensors, a run folder or a model's name; with --config a published checkpoint (.pth).
+        weights: weights/best.safetensors, a run folder, a model's name; a published checkpoint (.pth) with --config.
         to: onnx, torch_export or openvino.
-        out: the file, .onnx, .pt2 or .xml (its weights go beside it, .bin); by default beside the weights.
+        out: the file, .onnx, .pt2 or .xml (.bin goes beside it); by default beside the weights, or below runs/named.
         size: HEIGHT,WIDTH that a segmentation network is fixed to; by default it takes images of any size.
         check_images: a picture, folder or glob to compare on; by default the page's validation split, or drawn figures.
         config: a page to export by instead of the one inside the weights file.

@@ -27,7 +27,7 @@ def explain(
     """Show what the gates of every attention block do with a picture, and flag those that are constant: one HTML page.
 
     Args:
-        weights: weights/best.safetensors or a run folder; or with --config a published checkpoint (.pth).
+        weights: weights/best.safetensors, a run folder, a model's name (default body); a .pth with --config.
         source: images, folders or globs.
         boxes: x,y,width,height in pixels for every image, or a COCO detection JSON; by default the whole image.
         category: the category_id of the detections to take, where the JSON holds several.
@@ -67,7 +67,7 @@ def compare(runs: list[str], split: str = "", out: str = "compare.html") -> int:
     """Put evaluated runs side by side: metrics, protocols, pages, costs, classes or keypoints, curves, pictures.
 
     Args:
-        runs: run folders, folders of an evaluation, or record.json files; differences are to the first.
+        runs: run folders, folders of an evaluation, record.json files, models' names; differences are to the first.
         split: which evaluation of a run folder to take, val or test; by default test where all have it, else val.
         out: the page that is written.
     """

@@ -12,6 +12,7 @@ from typing import Any
 from polarpix.costs import run_costs
 from polarpix.errors import InputError
 from polarpix.pages import make_run
+from polarpix.zoo import MODELS, named_folder
 
 __all__ = [
     "Evaluated",
@@ -60,7 +61,7 @@ class Evaluated:
 
 
 def find_runs(sources: Sequence[str], split: str = "") -> list[Evaluated]:
-    """The evaluations that run folders, evaluation folders or record.json files name.
+    """The evaluations that run folders, evaluation folders, record.json files or models' names name.
 
     Args:
         sources: two at least.
@@ -71,7 +72,7 @@ def find_runs(sources: Sequence[str], split: str = "") -> list[Evaluated]:
     """
     if len(sources) < 2:
         raise InputError(f"compare needs two runs or more, not {len(sources)}: name run folders or record.json files")
-    folders = [Path(one) for one in sources if (Path(one) / "eval").is_dir()]
+    folders = [place for place in map(place_of, sources) if (place / "eval").is_dir()]
     if not split and folders:
         both = [one for one in ("test", "val") if all((f / "eval" / one / "record.json").is_file() for f in folders)]
         split = both[0] if both else ""
@@ -90,16 +91,24 @@ def find_runs(sources: Sequence[str], split: str = "") -> list[Evaluated]:
     return found
 
 
+def place_of(source: str) -> Path:
+    """The file or folder that a source names; of a model's name where its evaluations are."""
+    path = Path(source)
+    return (named_folder(source) or path) if source in MODELS and not path.exists() else path
+
+
 def record_file(source: str, split: str) -> Path:
     """The record that a source means.
 
     Raises:
         InputError: there is none.
     """
-    path = Path(source)
+    path = place_of(source)
     if path.is_file():
         return path
     if not path.exists():
+        if source in MODELS:
+            raise InputError(f"{source}: nothing evaluated here: run polarpix eval {source} first")
         raise InputError(f"{source}: no such file or folder: name a run folder, an evaluation folder or a record.json")
     if (path / "record.json").is_file():
         return path / "record.json"

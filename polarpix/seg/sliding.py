@@ -18,7 +18,11 @@ Network = Callable[[Tensor], Tensor]
 
 def whole(network: Network, image: Tensor) -> Tensor:
     """Probabilities [B, C, H, W] in float32 of normalised images [B, 3, H, W], in one piece."""
-    return network(image).float().softmax(dim=1)
+    logits = network(image).float()  # [B, C, H, W]
+    if torch.compiler.is_exporting():  # onnxruntime takes as long for a softmax over this axis as for a quarter of all
+        powers = (logits - logits.amax(dim=1, keepdim=True)).exp()
+        return powers / powers.sum(dim=1, keepdim=True)
+    return logits.softmax(dim=1)
 
 
 def sliding(network: Network, image: Tensor, window: tuple[int, int], overlap: float) -> Tensor:

@@ -37,7 +37,8 @@ class ModelCard(BaseModel):
     backbone: str
     attention: str
     calibrated: bool = Field(description="Whether its scores are probabilities.")
-    blocks: list[str] = Field(description="Its polarized self-attentions.")
+    blocks: list[str] = Field(description="Its polarized self-attentions that can be looked into.")
+    exported: bool = Field(description="An exported file: it answers alike, but has no heatmaps or gates to show.")
 
 
 class Keypoint(BaseModel):

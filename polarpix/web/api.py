@@ -14,7 +14,18 @@ from polarpix.web.answers import Answer, ErrorLine, Health, ModelCard, PoseAnswe
 from polarpix.web.guard import error_body
 from polarpix.web.limits import RefusedError, read_boxes
 from polarpix.web.service import Boxes, Service
-from polarpix.web.views import FOUND, LAYERS, Predictor, blocks, label_png, outputs, overlay, png
+from polarpix.web.views import (
+    FOUND,
+    LAYERS,
+    Predictor,
+    blocks,
+    can_look_inside,
+    device_of,
+    label_png,
+    outputs,
+    overlay,
+    png,
+)
 
 __all__ = ["add_api"]
 
@@ -54,7 +65,7 @@ def add_api(app: FastAPI, service: Service, version: str) -> None:
 
     @router.get("/health", summary="Whether the server is up")
     async def health() -> Health:
-        device = str(next(iter(service.predictors.values())).device)
+        device = device_of(next(iter(service.predictors.values())))
         return Health(version=version, device=device, waiting=service.worker.waiting)
 
     @router.get("/models", summary="The networks that can be asked")
@@ -132,6 +143,7 @@ def card(name: str, predictor: Predictor) -> ModelCard:
         attention=backbone.attention,
         calibrated=predictor.calibration is not None,
         blocks=blocks(predictor),
+        exported=not can_look_inside(predictor),
     )
 
 

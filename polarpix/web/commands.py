@@ -24,7 +24,7 @@ def serve(
     """Serve networks to this machine: a web page, and a JSON endpoint with its OpenAPI page. Ctrl-C ends it.
 
     Args:
-        weights: weights files or run folders, one or several.
+        weights: weights files, run folders, exported files or models' names, one or several.
         host: the address to listen on; 127.0.0.1 is this machine only, 0.0.0.0 everybody who can reach it.
         port: 0 takes a free one.
         device: auto, cpu, cuda, cuda:1, ...

@@ -22,8 +22,10 @@ from polarpix.web.service import Boxes, Service
 from polarpix.web.views import (
     ALL,
     LAYERS,
+    SEALED,
     Predictor,
     blocks,
+    can_look_inside,
     gate_picture,
     heatmap_picture,
     label_png,
@@ -139,14 +141,16 @@ class Visit:
             if hasattr(result, "save_label"):
                 write_bytes(files[2], label_png(result))
             shown = [picture_file(folder / "overlay.jpg", drawn)]
-            shown.append(picture_file(folder / "heat.jpg", heatmap_picture(predictor, image, rows, output)))
-            gates = gate_picture(predictor, image, rows, block) if block else None
+            inside = can_look_inside(predictor)
+            heat = heatmap_picture(predictor, image, rows, output) if inside else None
+            shown.append(picture_file(folder / "heat.jpg", heat))
+            gates = gate_picture(predictor, image, rows, block) if block and inside else None
             shown.append(picture_file(folder / "gates.jpg", gates))
             return [
                 *shown,
                 coco,
                 *map(download, files),
-                said(f"{model}: {found(result)}{unused(boxes, rows)}") + key(result),
+                said(f"{model}: {found(result)}{unused(boxes, rows)}") + key(result) + sealed(predictor),
             ]
 
         try:
@@ -160,9 +164,9 @@ class Visit:
 
     def gates(self, path: str | None, boxes: Any, model: str, block: str | None) -> tuple[str | None, str]:
         """The gates of another block."""
-        if not block:
+        if not block and can_look_inside(self.service.find(model)[1]):
             return None, said(f"{model} has no polarized self-attention, so there are no gates")
-        return self.look(path, boxes, model, partial(gate_picture, block=block))
+        return self.look(path, boxes, model, partial(gate_picture, block=str(block)))
 
     def look(self, path: str | None, boxes: Any, model: str, make: Callable[..., UInt8Array]) -> tuple[str | None, str]:
         """One picture and a line."""
@@ -172,10 +176,10 @@ class Visit:
             return None, said(str(error), failed=True)
         return picture_file(self.service.folder / "page" / uuid.uuid4().hex / "view.jpg", drawn), said("")
 
-    def model(self, name: str) -> tuple[Any, Any]:
-        """Another network: what there is to choose of it."""
+    def model(self, name: str) -> tuple[Any, Any, str]:
+        """Another network: what there is to choose of it, and a word where it cannot be looked into."""
         _, predictor = self.service.find(name)
-        return output_choice(predictor), block_choice(predictor)
+        return output_choice(predictor), block_choice(predictor), sealed(predictor)
 
 
 def found(result: Any) -> str:
@@ -194,6 +198,11 @@ def key(result: Any) -> str:
     names, colors = result.classes.names, result.classes.colors
     chips = (f'<span><i style="background: rgb{tuple(colors[i])}"></i>{html.escape(names[i])}</span>' for i in rows)
     return f'<p class="key">{" ".join(chips)}</p>'
+
+
+def sealed(predictor: Predictor) -> str:
+    """A line where there are no heatmaps and gates to be shown."""
+    return "" if can_look_inside(predictor) else said(SEALED)
 
 
 def unused(boxes: Any, rows: Boxes) -> str:
@@ -217,13 +226,15 @@ def download(path: Path | None) -> gr.DownloadButton:
 
 def output_choice(predictor: Predictor) -> gr.Dropdown:
     """Keypoints or classes to look at."""
-    return gr.Dropdown(choices=[ALL, *outputs(predictor)], value=ALL, label="Keypoint or class")
+    choices, inside = [ALL, *outputs(predictor)], can_look_inside(predictor)
+    return gr.Dropdown(choices=choices, value=ALL, label="Keypoint or class", interactive=inside)
 
 
 def block_choice(predictor: Predictor) -> gr.Dropdown:
     """Polarized self-attentions to look into."""
     names = blocks(predictor)
-    return gr.Dropdown(choices=names, value=names[-1] if names else None, label="Polarized self-attention")
+    last = names[-1] if names else None
+    return gr.Dropdown(choices=names, value=last, label="Polarized self-attention", interactive=bool(names))
 
 
 def picture(label: str, name: str) -> gr.Image:
@@ -260,7 +271,7 @@ def build_page(service: Service) -> gr.Blocks:
                     elem_id="stage",
                 )
                 button = gr.Button("Predict", variant="primary", elem_id="predict")
-                line = gr.HTML("", elem_id="line")
+                line = gr.HTML(sealed(first), elem_id="line")
             with gr.Column():
                 with gr.Tab("Overlay"):
                     drawn = picture("Overlay", "overlay")
@@ -279,7 +290,7 @@ def build_page(service: Service) -> gr.Blocks:
                     ]
         hidden: dict[str, Any] = {"api_visibility": "private", "concurrency_limit": None}
         photo.change(visit.photo, [photo, model], [stage, line], **hidden)
-        model.change(visit.model, [model], [output, block], **hidden)
+        model.change(visit.model, [model], [output, block, line], **hidden)
         asked = [photo, stage, model, layers, output, block]
         button.click(visit.predict, asked, [drawn, heat, gates, table, *downloads, line], **hidden)
         output.input(visit.heat, [photo, stage, model, output], [heat, line], **hidden)

@@ -18,7 +18,7 @@ from PIL import Image
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from polarpix.errors import InputError
-from polarpix.predict import load
+from polarpix.predictor import load
 from polarpix.web.limits import Limits
 from polarpix.web.service import named
 

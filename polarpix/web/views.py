@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from typing import Any
+from typing import Any, TypeGuard
 
 import cv2
 import numpy as np
@@ -17,6 +17,7 @@ from polarpix.images import normalize
 from polarpix.pose.inference import predict_heatmaps
 from polarpix.predict import PosePredictor, SegPredictor
 from polarpix.results import PoseResult, SegResult
+from polarpix.runtime.predictors import ExportedPosePredictor, ExportedSegPredictor
 from polarpix.seg.multiscale import predict_probabilities
 from polarpix.sheet import tile
 from polarpix.types import FloatArray, UInt8Array
@@ -26,8 +27,11 @@ __all__ = [
     "BOXES",
     "FOUND",
     "LAYERS",
+    "SEALED",
     "Predictor",
     "blocks",
+    "can_look_inside",
+    "device_of",
     "gate_picture",
     "heatmap_picture",
     "label_png",
@@ -36,7 +40,8 @@ __all__ = [
     "png",
 ]
 
-Predictor = PosePredictor | SegPredictor
+OpenPredictor = PosePredictor | SegPredictor  # whose network can be looked into
+Predictor = OpenPredictor | ExportedPosePredictor | ExportedSegPredictor
 Boxes = Sequence[Sequence[float]] | None
 
 ALL = "all"
@@ -44,16 +49,31 @@ FOUND, BOXES = "keypoints or masks", "boxes"
 LAYERS = (FOUND, BOXES)
 SIDE = 640  # pixels that small pictures are enlarged to, by a whole factor
 THUMB = 240  # pixels of each class on the sheet
+SEALED = (
+    "an exported file gives results only: for its heatmaps and gates serve the weights file that it was exported from"
+)
+
+
+def can_look_inside(predictor: Predictor) -> TypeGuard[OpenPredictor]:
+    """Whether there are heatmaps and gates to be shown; an exported file keeps them to itself."""
+    return isinstance(predictor, OpenPredictor)
 
 
 def outputs(predictor: Predictor) -> tuple[str, ...]:
     """Names of the keypoints or classes."""
-    return (predictor.schema if isinstance(predictor, PosePredictor) else predictor.classes).names
+    if isinstance(predictor, PosePredictor | ExportedPosePredictor):
+        return predictor.schema.names
+    return predictor.classes.names
 
 
 def blocks(predictor: Predictor) -> list[str]:
-    """Names of the polarized self-attentions of its network, in order."""
-    return list(attention_blocks(predictor.model))
+    """Names of the polarized self-attentions that can be looked into, in order."""
+    return list(attention_blocks(predictor.model)) if can_look_inside(predictor) else []
+
+
+def device_of(predictor: Predictor) -> str:
+    """Where it computes."""
+    return str(predictor.device) if can_look_inside(predictor) else "chosen by the exported file's runtime"
 
 
 def enlargement(image: UInt8Array) -> int:
@@ -85,7 +105,7 @@ def first_box(image: UInt8Array, boxes: Boxes) -> FloatArray:
     return np.asarray([boxes[0][:4] if boxes else [0, 0, width, height]], np.float32)
 
 
-def network_input(predictor: Predictor, image: UInt8Array, boxes: Boxes) -> tuple[UInt8Array, Tensor]:
+def network_input(predictor: OpenPredictor, image: UInt8Array, boxes: Boxes) -> tuple[UInt8Array, Tensor]:
     """The picture [H, W, 3] that the network sees, the crop of the first box or all of it, and the same normalised."""
     if isinstance(predictor, SegPredictor):
         return image, predictor.inputs(image)
@@ -103,8 +123,10 @@ def heatmap_picture(predictor: Predictor, image: UInt8Array, boxes: Boxes, name:
         name: a keypoint or class; "all" for the keypoints together, or a sheet of the classes.
 
     Raises:
-        InputError: no such keypoint or class.
+        InputError: no such keypoint or class, or an exported file.
     """
+    if not can_look_inside(predictor):
+        raise InputError(SEALED)
     names = outputs(predictor)
     if name != ALL and name not in names:
         raise InputError(f"no output {name!r}: choose {ALL} or one of {', '.join(names)}")
@@ -153,8 +175,10 @@ def gate_picture(predictor: Predictor, image: UInt8Array, boxes: Boxes, block: s
     A branch that the block does not have is drawn as a gate of 1.
 
     Raises:
-        InputError: no such block, or a network without any.
+        InputError: no such block, a network without any, or an exported file.
     """
+    if not can_look_inside(predictor):
+        raise InputError(SEALED)
     seen, x = network_input(predictor, image, boxes)
     gates = record_gates(predictor.model, x)
     if block not in gates:

@@ -1,4 +1,4 @@
-"""The tables of docs/results.md, speed.md and calibration.md are what the records below benchmarks/results say."""
+"""The tables of the pages are what the records below benchmarks/results say."""
 
 import importlib.util
 import json
@@ -54,7 +54,7 @@ def records(tmp_path: Path) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("page", ["results.md", "speed.md", "calibration.md"])
+@pytest.mark.parametrize("page", ["results.md", "speed.md", "calibration.md", "export.md", "prediction.md"])
 def test_page_is_up_to_date(script: Any, page: str) -> None:
     write = {path.name: write for path, write in script.PAGES.items()}[page]
     text = (ROOT / "docs" / page).read_text(encoding="utf-8")
@@ -73,17 +73,33 @@ def test_benchmarks_become_rows(script: Any) -> None:
     ratio = {"median": 1.0812, "low": 1.07, "high": 1.1}
     row = {"network": "net", "mode": "infer", "batch": 1, "variant": "se", "ratio": {"eager": ratio}}
     base = {"command": "polarpix bench", "conditions": CONDITIONS, "protocol": {"dtype": "fp32"}}
-    text = script.speed(
+    text = script.benchmarks(
+        script.SPEED,
         {
             "b.json": base | {"kind": "bench block", "tables": {"means": means}},
             "m.json": base
             | {"kind": "bench model", "tables": {"rows": [row | {"images_per_second": {"eager": 10.5}}]}},
             "other.json": {"kind": "bench kernels"},
-        }
+        },
     )
     assert "| psa_p:loops | contiguous | 12.3 | 7 | 3.5 | – | 6 | 9 |" in text
     assert "| net | infer | 1 | eager | se | 1.081 | 1.070 .. 1.100 | 10.5 |" in text
     assert "on cpu (X, 2 threads), fp32, torch 9, at `abc`, load before 0.1: `b.json`." in text
+
+
+def test_latencies_and_overlaps_become_rows(script: Any) -> None:
+    base = {"command": "polarpix bench export", "conditions": CONDITIONS, "protocol": {"dtype": "fp32"}}
+    ratio = {"median": 1.04, "low": 1.0, "high": 1.125}
+    latency = {"task": "pose", "input": "1 box", "times": {"own": {"median": 36.84}, "by hand": {"median": 35.4}}}
+    text = script.exports("e.json", base | {"tables": {"rows": [latency | {"ratio": {"by hand": ratio}}] * 2}})
+    assert "| network | input | own, ms | by hand, ms | time over by hand |" in text
+    assert text.count("| pose | 1 box | 36.8 | 35.4 | 1.04 (1.00 .. 1.12) |") == 2
+    row = {"source": "a video", "frames": 80, "network": "pose", "seconds": 10.0, "frames_per_second": 8.0}
+    row |= {"network_seconds": 9.5, "waiting_to_decode": 0.04, "waiting_to_write": 0.3, "decode": 1.21, "write": 2.0}
+    row |= {"alone_seconds": 8.0}
+    text = script.overlaps("o.json", base | {"tables": {"rows": [row]}})
+    assert "| a video | 80 | pose | 8.0 | 1.25 | 95% | 0% | 3% | 1.2 s | 2.0 s |" in text
+    assert script.benchmarks(script.EXPORT, {"x.json": {"kind": "other"}}).startswith("No benchmark has been recorded")
 
 
 def test_records_become_rows(script: Any, records: Path) -> None:

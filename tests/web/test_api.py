@@ -9,12 +9,16 @@ from typing import Any
 
 import numpy as np
 import pytest
+from fastapi import FastAPI
 from fastapi.openapi.models import OpenAPI
 from fastapi.testclient import TestClient
 from PIL import Image
 
+from polarpix.export.run import Export
 from polarpix.predict import PosePredictor, SegPredictor
-from polarpix.web.limits import open_picture
+from polarpix.runtime.predictors import load_exported
+from polarpix.web.api import add_api
+from polarpix.web.limits import Limits, open_picture
 from polarpix.web.service import Service
 
 Photo = Callable[..., bytes]
@@ -44,6 +48,25 @@ def test_health_and_models(client: TestClient) -> None:
     assert (seg["name"], seg["task"], seg["takes_boxes"]) == ("tiny-seg", "seg", False)
     assert pose["attention"] == "psa_p"
     assert pose["blocks"]
+    assert not pose["exported"]
+
+
+def test_an_exported_file_is_a_network_like_others(
+    pose_export: Export, pose: PosePredictor, limits: Limits, photo: Photo, tmp_path: Path
+) -> None:
+    app = FastAPI()
+    service = Service({"file": load_exported(pose_export.file, "cpu")}, limits, tmp_path)
+    add_api(app, service, "1")
+    client = TestClient(app)
+    try:
+        assert "exported" in client.get("/api/health").json()["device"]
+        (told,) = client.get("/api/models").json()
+        assert (told["exported"], told["blocks"], told["outputs"]) == (True, [], list(pose.schema.names))
+        answer = client.post("/api/predict", files=upload(photo())).json()
+        assert [point["name"] for point in answer["instances"][0]["keypoints"]] == list(pose.schema.names)
+        assert client.post("/api/overlay", files=upload(photo())).headers["content-type"] == "image/png"
+    finally:
+        service.worker.close()
 
 
 def test_keypoints_are_the_predictors(client: TestClient, pose: PosePredictor, service: Service, photo: Photo) -> None:

@@ -12,10 +12,13 @@ import pytest
 from fastapi import FastAPI
 
 from polarpix.demo.figures import FIGURE_CLASSES
+from polarpix.export.run import Export
 from polarpix.images import read_image, write_image
 from polarpix.predict import PosePredictor
+from polarpix.runtime.predictors import load_exported
+from polarpix.web.limits import Limits
 from polarpix.web.page import Visit, local_only, said
-from polarpix.web.service import Service
+from polarpix.web.service import Service, named
 from polarpix.web.views import LAYERS, blocks, heatmap_picture
 
 
@@ -64,6 +67,32 @@ def test_masks_fill_it_too_and_boxes_are_said_to_be_unused(visit: Visit, path: s
     assert re.findall(r"</i>(\w+)", line) == names
 
 
+def test_an_exported_file_has_results_and_says_that_it_has_no_more(
+    pose: PosePredictor, pose_export: Export, seg_export: Export, path: str, limits: Limits, tmp_path: Path
+) -> None:
+    served = named([load_exported(pose_export.file, "cpu"), load_exported(seg_export.file, "cpu")])
+    service = Service(served, limits, tmp_path)
+    try:
+        visit, box = Visit(service), [[5, 5, 30, 30]]
+        for name in served:
+            drawn, heat, gates, coco, *files, line = visit.predict(path, box, name, list(LAYERS), "all", None)
+            assert (heat, gates) == (None, None)
+            assert Path(drawn).is_file()
+            assert coco
+            assert files[0].interactive
+            assert "gives results only" in line
+            assert "fail" not in line
+            assert "gives results only" in visit.heat(path, box, name, "all")[1]
+            assert "gives results only" in visit.gates(path, box, name, None)[1]
+            output, block, said_at_once = visit.model(name)
+            assert (output.interactive, block.interactive) == (False, False)
+            assert "gives results only" in said_at_once
+        found = visit.predict(path, box, "tiny-pose", list(LAYERS), "all", None)[3]
+        np.testing.assert_allclose(found[0]["keypoints"], pose(path, box).to_coco(image_id=1)[0]["keypoints"], atol=0.2)
+    finally:
+        service.worker.close()
+
+
 def test_what_goes_wrong_is_a_line_on_the_page(visit: Visit, path: str, tmp_path: Path) -> None:
     bad = tmp_path / "<b>bad.png"
     bad.write_bytes(b"hello")
@@ -84,7 +113,8 @@ def test_what_goes_wrong_is_a_line_on_the_page(visit: Visit, path: str, tmp_path
 
 
 def test_choices_follow_the_model(visit: Visit) -> None:
-    output, block = visit.model("tiny-seg")
+    output, block, line = visit.model("tiny-seg")
+    assert line == ""
     assert ("background", "background") in output.choices
     assert block.value == blocks(visit.service.predictors["tiny-seg"])[-1]
 
