@@ -229,9 +229,8 @@ def test_a_compiler_that_fails_is_named(monkeypatch, tmp_path):
 
 @pytest.mark.usefixtures("_fresh")
 def test_compiles_once(monkeypatch, tmp_path):
-    monkeypatch.setattr(
-        loops, "FLAGS", ("-O0", *(flag for flag in loops.FLAGS if flag != "-O3"))
-    )  # for the test's time
+    quick = ["-O0" if flag == "-O3" else flag for flag in loops.FLAGS]
+    monkeypatch.setattr(loops, "FLAGS", tuple(quick))
     assert loops.why_not() == ""
     assert len(list((tmp_path / "polarpix").glob("psa-*.so"))) == 2
     for function in (loops.why_not, loops.library, loops._load):
