@@ -98,7 +98,7 @@ def plan(B: int, C: int, P: int, itemsize: int, last: bool, backward: bool) -> P
     pieces = triton.cdiv(P, BP)
     tiles = pieces if small else max(1, pieces * B // PROGRAMS)
     splits = triton.cdiv(pieces, tiles)
-    block = 2048 if small and itemsize > 2 else 4096  # of a weight; a map of float32 leaves a small sample half of it
+    block = 4096 if itemsize == 2 else 2048  # numbers of a weight; a map of float32 leaves half the registers for it
     BR = max(1, min(triton.next_power_of_2(max(1, C // 2)), block // BC))
     BS = max(1, min(triton.next_power_of_2(splits), max(8192, BC) // BC))
     gate_warps = 16 if BC >= 2048 else 8 if BC >= 256 else 4
