@@ -16,6 +16,7 @@ import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import ExitStack
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
@@ -304,8 +305,12 @@ def compile_all(
     if launch.interpreted():
         raise InputError("TRITON_INTERPRET is set, nothing would be compiled: unset it")
     found = list(jobs(maps, cards, dtypes))
-    with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn")) as pool:
-        return list(tqdm(pool.map(compiled, found, chunksize=8), desc="kernels", unit="kernel", total=len(found)))
+    with ExitStack() as stack:
+        rows: Iterator[Compiled] = map(compiled, found)
+        if workers > 1:
+            pool = stack.enter_context(ProcessPoolExecutor(workers, multiprocessing.get_context("spawn")))
+            rows = pool.map(compiled, found, chunksize=8)
+        return list(tqdm(rows, desc="kernels", unit="kernel", total=len(found)))
 
 
 def kernels(static: bool = False, json: str = "", workers: int = 1) -> int:

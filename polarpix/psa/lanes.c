@@ -41,16 +41,6 @@ INLINE vec take(const elem *at) {
 #endif
 }
 
-INLINE void give(elem *at, vec v) {
-#ifdef BF16
-    const bits w = (bits)v, rounded = (w + 0x7fff + ((w >> 16) & 1)) >> 16, nan = (bits)(v != v);
-    const piece p = __builtin_convertvector((rounded & ~nan) | (nan & 0x7fc0), piece);
-#else
-    const piece p = v;
-#endif
-    memcpy(at, &p, sizeof p);
-}
-
 /* Blocks of 2h lanes of a and b, each folded to h: a's, b's, a's, b's. */
 #define LOW(l, h) ((l) / (2 * (h)) * 2 * (h) + ((l) % (2 * (h)) < (h) ? (l) % (2 * (h)) : (l) % (2 * (h)) - (h) + LANES))
 #define HIGH(l, h) (LOW(l, h) + (h))
@@ -140,15 +130,16 @@ INLINE void lane_adds(const elem *x, const elem *d, int64_t R, int64_t C, const 
     }
 }
 
-/* out_pc = x_pc * (s_p + g_c), with add, or x_pc * s_p * g_c for R pixels; and e_p u_c more where there is a u */
-INLINE void lane_gated(const elem *x, elem *out, int64_t R, int64_t C, const float *g, const float *s, int add,
+/* out_pc = x_pc * (s_p + g_c), with add, or x_pc * s_p * g_c for R pixels of a float map; and e_p u_c more where there is
+   a u */
+INLINE void lane_gated(const float *x, float *out, int64_t R, int64_t C, const float *g, const float *s, int add,
                        const float *u, const float *e) {
     for (int64_t p = 0; p < R; p++) {
         const float sp = s[p], ep = u ? e[p] : 0.0f;
         for (int64_t k = 0; k < C; k += LANES) {
             const int64_t at = k + LANES <= C ? k : C - LANES;
-            const vec v = take(x + p * C + at) * (add ? sp + get(g + at) : sp * get(g + at));
-            give(out + p * C + at, u ? v + ep * get(u + at) : v);
+            const vec v = get(x + p * C + at) * (add ? sp + get(g + at) : sp * get(g + at));
+            put(out + p * C + at, u ? v + ep * get(u + at) : v);
         }
     }
 }

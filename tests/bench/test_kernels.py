@@ -15,9 +15,8 @@ RECORD = Path(__file__).parents[2] / "benchmarks" / "results" / "kernels_static.
 PROGRAM = """
 import dataclasses, json, sys
 from polarpix.bench import kernels
-if __name__ == "__main__":
-    found = kernels.compile_all([(32, 64, 64, 48)], kernels.CARDS[1:2], ["bf16"])
-    json.dump([dataclasses.asdict(one) for one in found], sys.stdout)
+found = kernels.compile_all([(32, 64, 64, 48)], kernels.CARDS[1:2], ["bf16"])
+json.dump([dataclasses.asdict(one) for one in found], sys.stdout)
 """
 
 
