@@ -9,12 +9,16 @@ from __future__ import annotations
 
 import inspect
 import math
+import multiprocessing
 import re
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import ExitStack
+from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -53,13 +57,13 @@ class Card:
     threads: int = 2048
     blocks: int = 32
     registers: int = 65536
-    kinds: Mapping[str, Sequence[tuple[str, str]]] = field(default_factory=dict, hash=False)  # compiled, by dtype
 
 
 CARDS = (
-    Card(80, "A100 80GB", 2.04, 164 << 10, kinds={"bf16": KINDS}),
-    Card(90, "H100 SXM", 3.35, 228 << 10, kinds={"bf16": KINDS}),
-    Card(100, "B200", 8.0, 228 << 10, kinds={"bf16": KINDS[:1]}),
+    Card(80, "A100 80GB", 2.04, 164 << 10),
+    Card(90, "H100 SXM", 3.35, 228 << 10),
+    Card(100, "B200", 8.0, 228 << 10),
+    Card(120, "RTX 5090", 1.79, 100 << 10, threads=1536, blocks=24),
 )
 
 
@@ -127,7 +131,7 @@ def wholes(maps: Sequence[Sequence[int]] = MAPS) -> list[Whole]:
 
 @dataclass(frozen=True)
 class Job:
-    """A kernel to compile at a plan."""
+    """A kernel to compile at a plan; in the backward the gradient may lie otherwise than the map."""
 
     step: Launch
     plan: Any
@@ -135,12 +139,13 @@ class Job:
     layout: str
     dtype: str
     card: Card
+    d_last: bool
 
     @property
     def threads(self) -> int:
         """Of one program."""
         found = {"gate": "gate_warps", "grad_gate": "gate_warps", "logits": "part_warps", "grad_weight": ""}
-        name = found.get(self.step.name, "warps")
+        name = found.get(self.step.name, "warps" if self.gradient in ("", self.memory) else "mixed_warps")
         return 32 * int(getattr(self.plan, name) if name else 4)
 
     @property
@@ -149,33 +154,41 @@ class Job:
         return "channels_last" if self.plan.LAST else "contiguous"
 
     @property
-    def key(self) -> tuple[str, str, str, str, int, int, str, str]:
+    def gradient(self) -> str:
+        """The memory format of the gradient, where one is read."""
+        if not self.step.backward or not self.step.reads:
+            return ""
+        return "channels_last" if self.d_last else "contiguous"
+
+    @property
+    def key(self) -> tuple[str, str, str, str, int, int, str, str, str]:
         """What a row of the report can be known by."""
-        architecture = f"sm_{self.card.capability}"
-        return self.step.name, self.form, self.layout, self.dtype, self.plan.C, self.plan.P, self.memory, architecture
+        plan, architecture = self.plan, f"sm_{self.card.capability}"
+        where = self.memory, self.gradient, architecture
+        return self.step.name, self.form, self.layout, self.dtype, plan.C, plan.P, *where
 
 
-def jobs(maps: Sequence[Sequence[int]] = MAPS, cards: Sequence[Card] = CARDS) -> Iterator[Job]:
+def jobs(
+    maps: Sequence[Sequence[int]] = MAPS, cards: Sequence[Card] = CARDS, dtypes: Sequence[str] = tuple(ITEMSIZE)
+) -> Iterator[Job]:
     """Every kernel that the maps need, in both memory formats: once for each different set of constants."""
     from polarpix.psa import launch
 
     seen = set()
-    for card in cards:
-        for dtype, kinds in card.kinds.items():
-            for B, C, H, W in maps:
-                for last in (False, True):
-                    for form, layout in kinds:
-                        for step in (
-                            *chain((B, C, H, W), False, last, form, ITEMSIZE[dtype]),
-                            *chain((B, C, H, W), True, last, form, ITEMSIZE[dtype]),
-                        ):
-                            one = launch.plan(B, C, H * W, ITEMSIZE[dtype], last, step.backward)
-                            job = Job(step, one, form, layout, dtype, card)
-                            kept = tuple(sorted((k, str(v)) for k, v in constants(job).items()))
-                            found = (step.name, card, job.threads, kept, dtype if "map" in step.by else "")
-                            if found not in seen:
-                                seen.add(found)
-                                yield job
+    places = [(last, d_last) for last in (False, True) for d_last in (last, not last)]
+    for card, dtype, shape, (last, d_last), (form, layout) in product(cards, dtypes, maps, places, KINDS):
+        if last != d_last and shape[1] > launch.MIXED:
+            continue
+        size = ITEMSIZE[dtype]
+        steps = [one for backward in (False, True) for one in chain(shape, backward, last, form, size)]
+        for step in steps:
+            one = launch.plan(shape[0], shape[1], shape[2] * shape[3], size, last, step.backward)
+            job = Job(step, one, form, layout, dtype, card, d_last)
+            kept = tuple(sorted((k, str(v)) for k, v in constants(job).items()))
+            found = (step.name, card, job.threads, kept, dtype if "map" in step.by else "")
+            if found not in seen:
+                seen.add(found)
+                yield job
 
 
 def kernel_of(step: Launch) -> Any:
@@ -194,7 +207,7 @@ def constants(job: Job) -> dict[str, Any]:
 
     names = ("C", "BC", "BP", "BR", "BS", "VEC", "LAST", "WIDE")
     fixed = {name: getattr(job.plan, name) for name in names} | {"BB": 16, "TR": 32, "TC": 32, "ACC": tl.float32}
-    fixed |= {"PAPER": job.form == "paper", "SEQ": job.layout == "sequential"}
+    fixed |= {"PAPER": job.form == "paper", "SEQ": job.layout == "sequential", "D_LAST": job.d_last}
     if job.step.name == "scale":
         fixed["BS"] = 1 if job.form == "paper" else triton.next_power_of_2(job.plan.parts)
     return {name: value for name, value in fixed.items() if name in kernel_of(job.step).arg_names}
@@ -267,8 +280,22 @@ def occupancy(card: Card, registers: int, threads: int, shared: int = 0) -> floa
     return min(card.registers // per_block, card.threads // threads, card.blocks, by_shared) * threads / card.threads
 
 
-def compile_all(maps: Sequence[Sequence[int]] = MAPS, cards: Sequence[Card] = CARDS) -> list[Compiled]:
-    """Compile and read every kernel.
+def compiled(job: Job) -> Compiled:
+    """The row of a kernel: compiled, or taken from Triton's cache, and read."""
+    found = compile_kernel(job)
+    registers, spilled, shared = resources(found.asm["cubin"])
+    shared += found.metadata.shared  # asked for at the launch, beside what the code names
+    share = occupancy(job.card, registers, job.threads, shared)
+    return Compiled(*job.key, registers, spilled, shared, job.threads, share, *widths(found.asm["ptx"]))
+
+
+def compile_all(
+    maps: Sequence[Sequence[int]] = MAPS,
+    cards: Sequence[Card] = CARDS,
+    dtypes: Sequence[str] = tuple(ITEMSIZE),
+    workers: int = 1,
+) -> list[Compiled]:
+    """Compile and read every kernel, in ``workers`` processes.
 
     Raises:
         InputError: Triton runs in its interpreter, which compiles nothing.
@@ -277,28 +304,22 @@ def compile_all(maps: Sequence[Sequence[int]] = MAPS, cards: Sequence[Card] = CA
 
     if launch.interpreted():
         raise InputError("TRITON_INTERPRET is set, nothing would be compiled: unset it")
-    rows = []
-    for job in tqdm(list(jobs(maps, cards)), desc="kernels", unit="kernel"):
-        found = compile_kernel(job)
-        registers, spilled, shared = resources(found.asm["cubin"])
-        share = occupancy(job.card, registers, job.threads, shared)
-        loads, stores = widths(found.asm["ptx"])
-        name, form, layout, dtype, channels, pixels, memory, architecture = job.key
-        rows.append(
-            Compiled(
-                name, form, layout, dtype, channels, pixels, memory, architecture, registers, spilled, shared,
-                job.threads, share, loads, stores,
-            )
-        )  # fmt: skip
-    return rows
+    found = list(jobs(maps, cards, dtypes))
+    with ExitStack() as stack:
+        rows: Iterator[Compiled] = map(compiled, found)
+        if workers > 1:
+            pool = stack.enter_context(ProcessPoolExecutor(workers, multiprocessing.get_context("spawn")))
+            rows = pool.map(compiled, found, chunksize=8)
+        return list(tqdm(rows, desc="kernels", unit="kernel", total=len(found)))
 
 
-def kernels(static: bool = False, json: str = "") -> int:
+def kernels(static: bool = False, json: str = "", workers: int = 1) -> int:
     """Compile the kernels for cards that need not be here, and report what the compiler made of them.
 
     Args:
         static: the only way there is: nothing is run.
         json: file for the record; its Markdown goes beside it.
+        workers: processes that compile. What Triton's cache has is not compiled again.
 
     Raises:
         InputError: without ``static``.
@@ -308,7 +329,7 @@ def kernels(static: bool = False, json: str = "") -> int:
     path = record_path(json)
     started = time.perf_counter()
     told = machine(torch.device("cpu"))
-    compiled, whole = compile_all(), wholes()
+    found, whole = compile_all(workers=workers), wholes()
     finished(told, time.perf_counter() - started)
     protocol = {
         "dtype": "that of the maps; weights and vectors float32",
@@ -316,8 +337,8 @@ def kernels(static: bool = False, json: str = "") -> int:
         "registers": "of the assembler that comes with Triton; spilled: stack and local memory, bytes",
         "microseconds": "bytes of the maps over the published peak rate of the card: a bound from below, not measured",
     }
-    record = Record("bench kernels", command_line(), 0, told, protocol, {"kernels": compiled, "maps": whole})
-    title, sections = "Kernels, compiled and read", report_sections(compiled, whole, widest)
+    record = Record("bench kernels", command_line(), 0, told, protocol, {"kernels": found, "maps": whole})
+    title, sections = "Kernels, compiled and read", report_sections(found, whole, widest)
     print(markdown(title, record, sections))
     if path:
         write_record(record, title, sections, None, path)

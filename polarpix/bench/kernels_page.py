@@ -12,7 +12,10 @@ __all__ = ["Compiled", "Whole", "report_sections"]
 
 @dataclass(frozen=True)
 class Compiled:
-    """One kernel for one kind of map and one architecture; widths in bytes, of every access to a map."""
+    """One kernel for one kind of map and one architecture; widths in bytes, of every access to a map.
+
+    ``gradient`` is how the gradient of the output lies, empty where none is read.
+    """
 
     kernel: str
     form: str
@@ -21,6 +24,7 @@ class Compiled:
     channels: int
     pixels: int
     memory: str
+    gradient: str
     architecture: str
     registers: int
     spilled: int
@@ -69,6 +73,7 @@ def report_sections(
         piece = widest(one.channels, one.pixels, one.dtype, one.memory == "channels_last")
         moves = piece if one.load_bytes or one.store_bytes else 0
         memory = one.memory if moves else "–"
+        memory += f", gradient {one.gradient}" if one.gradient not in ("", one.memory) else ""
         groups.setdefault((one.kernel, one.architecture, one.dtype if moves else "–", memory, moves), []).append(one)
     head = ["kernel", "for", "dtype", "memory", "pieces, B", "compiled", "C", "registers", "spilled", "shared",
             "threads", "occupancy", "loads, B", "stores, B"]  # fmt: skip

@@ -55,7 +55,7 @@ def spatial_terms(
 @triton.jit
 def grad_sums(
     x, d, row, factor, first, last, P,
-    C: tl.constexpr, BC: tl.constexpr, BP: tl.constexpr, LAST: tl.constexpr, WIDE: tl.constexpr,
+    C: tl.constexpr, BC: tl.constexpr, BP: tl.constexpr, LAST: tl.constexpr, D_LAST: tl.constexpr, WIDE: tl.constexpr,
     PAPER: tl.constexpr, SEQ: tl.constexpr, ACC: tl.constexpr,
 ):  # fmt: skip
     """Over the pixels first .. last: dg [BC], sum of de*x [BC], dbeta; released form with de = sigma*dsigma, and the
@@ -75,7 +75,7 @@ def grad_sums(
     for p0 in range(first, last, BP):
         p = p0 + tl.arange(0, BP)
         tile = load_tile(x, p, P, C, BC, LAST, WIDE, ACC)  # [BC, BP]
-        dout = load_tile(d, p, P, C, BC, LAST, WIDE, ACC) * factor
+        dout = load_tile(d, p, P, C, BC, D_LAST, WIDE, ACC) * factor
         s, sigma, de = spatial_terms(tile, dout, p, P, g, u, beta, top, total, PAPER, SEQ)
         if SEQ:
             dg += tl.sum(dout * tile * s[None, :], 1)
@@ -172,7 +172,7 @@ def query_gradients(
 @triton.jit
 def input_pixels(
     x, d, dx, W_q, row, grads, factor, first, last, P,
-    C: tl.constexpr, BC: tl.constexpr, BP: tl.constexpr, LAST: tl.constexpr, WIDE: tl.constexpr,
+    C: tl.constexpr, BC: tl.constexpr, BP: tl.constexpr, LAST: tl.constexpr, D_LAST: tl.constexpr, WIDE: tl.constexpr,
     PAPER: tl.constexpr, SEQ: tl.constexpr, ACC: tl.constexpr,
 ):  # fmt: skip
     """Writes dx on the pixels first .. last and gives their part of dW_q [BC]."""
@@ -194,7 +194,7 @@ def input_pixels(
     for p0 in range(first, last, BP):
         p = p0 + tl.arange(0, BP)
         tile = load_tile(x, p, P, C, BC, LAST, WIDE, ACC)  # [BC, BP]
-        dout = load_tile(d, p, P, C, BC, LAST, WIDE, ACC) * factor
+        dout = load_tile(d, p, P, C, BC, D_LAST, WIDE, ACC) * factor
         s, sigma, de = spatial_terms(tile, dout, p, P, g, u, beta, top, total, PAPER, SEQ)
         if not PAPER:
             de = sigma * (de - shift)
@@ -204,7 +204,7 @@ def input_pixels(
         if BC >= 2048:  # both tiles once more, from the nearest cache: there are no registers to keep them until here
             tl.debug_barrier()
             tile = load_tile(x, p, P, C, BC, LAST, WIDE, ACC)
-            dout = load_tile(d, p, P, C, BC, LAST, WIDE, ACC) * factor
+            dout = load_tile(d, p, P, C, BC, D_LAST, WIDE, ACC) * factor
         dw += tl.sum(tile * dr[None, :], 1)
         if SEQ:
             dout *= g[:, None] * s[None, :]
@@ -218,8 +218,8 @@ def input_pixels(
 @triton.jit
 def grad_pool(
     x, d, state, partial, factor, PV, splits, tiles,
-    C: tl.constexpr, BC: tl.constexpr, BP: tl.constexpr, VEC: tl.constexpr, LAST: tl.constexpr, WIDE: tl.constexpr,
-    PAPER: tl.constexpr, SEQ: tl.constexpr, ACC: tl.constexpr,
+    C: tl.constexpr, BC: tl.constexpr, BP: tl.constexpr, VEC: tl.constexpr, LAST: tl.constexpr, D_LAST: tl.constexpr,
+    WIDE: tl.constexpr, PAPER: tl.constexpr, SEQ: tl.constexpr, ACC: tl.constexpr,
 ):  # fmt: skip
     """Pass 1 over x and d: each program adds up ``tiles`` tiles into its partial row."""
     P = PV * VEC
@@ -228,7 +228,7 @@ def grad_pool(
     d += b * C * P
     state += b * (6 * C + 8)
     dg, dex, sigma_x, dbeta = grad_sums(
-        x, d, state, factor, first, last, P, C, BC, BP, LAST, WIDE, PAPER, SEQ, ACC
+        x, d, state, factor, first, last, P, C, BC, BP, LAST, D_LAST, WIDE, PAPER, SEQ, ACC
     )  # fmt: skip
     row = partial + (b * splits + split) * (3 * C + 4)
     tl.store(row, dbeta)
@@ -274,8 +274,8 @@ def grad_gate(
 @triton.jit
 def grad_input(
     x, d, dx, W_q, state, grads, dw, factor, PV, splits, tiles,
-    C: tl.constexpr, BC: tl.constexpr, BP: tl.constexpr, VEC: tl.constexpr, LAST: tl.constexpr, WIDE: tl.constexpr,
-    PAPER: tl.constexpr, SEQ: tl.constexpr, ACC: tl.constexpr,
+    C: tl.constexpr, BC: tl.constexpr, BP: tl.constexpr, VEC: tl.constexpr, LAST: tl.constexpr, D_LAST: tl.constexpr,
+    WIDE: tl.constexpr, PAPER: tl.constexpr, SEQ: tl.constexpr, ACC: tl.constexpr,
 ):  # fmt: skip
     """Pass 2 over x and d: writes dx, and the part of dW_q of each split, dw [B, splits, C]."""
     P = PV * VEC
@@ -286,7 +286,7 @@ def grad_input(
     state += b * (6 * C + 8)
     grads += b * (8 * C + 8)
     part = input_pixels(
-        x, d, dx, W_q, state, grads, factor, first, last, P, C, BC, BP, LAST, WIDE, PAPER, SEQ, ACC
+        x, d, dx, W_q, state, grads, factor, first, last, P, C, BC, BP, LAST, D_LAST, WIDE, PAPER, SEQ, ACC
     )  # fmt: skip
     store_vector(dw + (b * splits + split) * C, part, C, BC)
 
@@ -295,7 +295,7 @@ def grad_input(
 def backward_small(
     x, d, dx, W_q, state, grads, dw, W_v, W_z, ln_w, W_q2, W_v2, b_v2, factor, PV,
     C: tl.constexpr, BC: tl.constexpr, BP: tl.constexpr, BR: tl.constexpr, VEC: tl.constexpr, LAST: tl.constexpr,
-    WIDE: tl.constexpr, PAPER: tl.constexpr, SEQ: tl.constexpr, ACC: tl.constexpr,
+    D_LAST: tl.constexpr, WIDE: tl.constexpr, PAPER: tl.constexpr, SEQ: tl.constexpr, ACC: tl.constexpr,
 ):  # fmt: skip
     """Both passes and all between in one launch, a program a sample."""
     P = PV * VEC
@@ -305,10 +305,10 @@ def backward_small(
     dx += b * C * P
     state += b * (6 * C + 8)
     grads += b * (8 * C + 8)
-    dg, dex, sigma_x, dbeta = grad_sums(x, d, state, factor, 0, P, P, C, BC, BP, LAST, WIDE, PAPER, SEQ, ACC)
+    dg, dex, sigma_x, dbeta = grad_sums(x, d, state, factor, 0, P, P, C, BC, BP, LAST, D_LAST, WIDE, PAPER, SEQ, ACC)
     gate_gradients(
         dg, dex, sigma_x, dbeta, state, grads, W_v, W_z, ln_w, W_q2, W_v2, b_v2, P, C, BC, BR, PAPER, SEQ, ACC
     )
     tl.debug_barrier()  # the grads row is read back by other threads
-    part = input_pixels(x, d, dx, W_q, state, grads, factor, 0, P, P, C, BC, BP, LAST, WIDE, PAPER, SEQ, ACC)
+    part = input_pixels(x, d, dx, W_q, state, grads, factor, 0, P, P, C, BC, BP, LAST, D_LAST, WIDE, PAPER, SEQ, ACC)
     store_vector(dw + b * C, part, C, BC)

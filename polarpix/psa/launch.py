@@ -22,7 +22,7 @@ from torch import Tensor
 
 from polarpix.psa import kernels, kernels_grad, kernels_weight
 
-__all__ = ["PARAMETERS", "Plan", "backward", "dense", "forward", "interpreted", "plan", "wide"]
+__all__ = ["MIXED", "PARAMETERS", "Plan", "backward", "beside", "dense", "forward", "interpreted", "plan", "wide"]
 
 # The weights of an operator call, in this order. The softmax does not feel b_q, whose gradient is zero; but it has one,
 # as DDP waits for it.
@@ -32,6 +32,7 @@ PARAMETERS = {
 }
 ACCUMULATE = {torch.float64: tl.float64}  # anything else in float32
 SMALL = 1 << 16  # elements of a sample that one program takes alone
+MIXED = 512  # most channels of a gradient that lies in the other memory layout than x and is not copied
 PROGRAMS = 528  # wanted for a pass over the map: four for each of 132 multiprocessors
 
 
@@ -73,6 +74,11 @@ class Plan:
         """Warps of each: no more for pixels that are not aligned, as twice the warps spilled a register there."""
         return max(1, min(16, self.BC * self.BP // 1024))
 
+    @property
+    def mixed_warps(self) -> int:
+        """Warps of the backward where the gradient lies otherwise than the map: a tile is reordered, in registers."""
+        return min(16, 2 * self.warps)
+
 
 @lru_cache(maxsize=4096)
 def plan(B: int, C: int, P: int, itemsize: int, last: bool, backward: bool) -> Plan:
@@ -85,14 +91,15 @@ def plan(B: int, C: int, P: int, itemsize: int, last: bool, backward: bool) -> P
     # as many without aligned pieces, since every number has an address of its own.
     small = C * P <= SMALL
     few = backward or small
-    elements = max(BC * 8, 4096 if few else 8192)
+    elements = max(BC * inner, 4096 if few else 8192)
     BP = max(4, min(elements // BC, triton.next_power_of_2(P), 256))
     warps = BC * BP // (512 if few else 1024) * (1 if aligned else 2)
     warps = max(1, min(16, warps))
     pieces = triton.cdiv(P, BP)
     tiles = pieces if small else max(1, pieces * B // PROGRAMS)
     splits = triton.cdiv(pieces, tiles)
-    BR = max(1, min(triton.next_power_of_2(max(1, C // 2)), 4096 // BC))
+    block = 4096 if itemsize == 2 else 2048  # numbers of a weight; a map of float32 leaves half the registers for it
+    BR = max(1, min(triton.next_power_of_2(max(1, C // 2)), block // BC))
     BS = max(1, min(triton.next_power_of_2(splits), max(8192, BC) // BC))
     gate_warps = 16 if BC >= 2048 else 8 if BC >= 256 else 4
     return Plan(C, P, BC, BP, BR, BS, VEC, tiles, splits, warps, gate_warps, small, last, C * P >= 2**31)
@@ -119,9 +126,16 @@ def dense(x: Tensor) -> tuple[Tensor, bool]:
     return x.contiguous(), False
 
 
-def like(d: Tensor, last: bool) -> Tensor:
-    """d in the memory layout of x."""
-    return d.contiguous(memory_format=torch.channels_last if last else torch.contiguous_format)
+def beside(d: Tensor, last: bool) -> tuple[Tensor, bool]:
+    """d as it lies, in the memory layout of x or in the other one, else a copy in that of x; and whether channels_last.
+
+    Of more than MIXED channels only in that of x: reordering one of the two tiles takes registers, too many there.
+    """
+    formats = {True: torch.channels_last, False: torch.contiguous_format}
+    for layout in (last, not last) if d.shape[1] <= MIXED else (last,):
+        if d.is_contiguous(memory_format=formats[layout]):
+            return d, layout
+    return d.contiguous(memory_format=formats[last]), last
 
 
 def wide(x: Tensor) -> torch.dtype:
@@ -211,7 +225,7 @@ def _backward(
     d: Tensor, x: Tensor, state: Tensor, weights: Sequence[Tensor], form: str, layout: str, scale: float
 ) -> list[Tensor]:
     x, last = dense(x)
-    d = like(d, last)
+    d, d_last = beside(d, last)
     B, C, P = x.shape[0], x.shape[1], x.shape[2] * x.shape[3]
     dx = torch.empty_like(x)
     dW = [torch.empty_like(W, memory_format=torch.contiguous_format) for W in weights]
@@ -219,6 +233,7 @@ def _backward(
         return [dx, *(one.zero_() for one in dW)]
     W = named(weights, form, x)
     one = plan(B, C, P, x.element_size(), last, True)
+    warps = one.warps if d_last == last else one.mixed_warps
     ACC = ACCUMULATE.get(x.dtype, tl.float32)
     kind = {"PAPER": form == "paper", "SEQ": layout == "sequential", "ACC": ACC}
     PV = P // one.VEC
@@ -228,12 +243,12 @@ def _backward(
     if one.small:
         kernels_grad.backward_small[(B,)](
             x, d, dx, W["W_q"], state, grads, dw, *pick(W, GRAD_GATE), scale, PV,
-            **blocks(one, *WHOLE, **kind), num_warps=one.warps,
+            **blocks(one, *WHOLE, **kind, D_LAST=d_last), num_warps=warps,
         )  # fmt: skip
     else:
         grid = (B * one.splits,)
         partial = state.new_empty((B, one.splits, 3 * C + 4))
-        tiles = {**blocks(one, *PASS, **kind), "num_warps": one.warps}
+        tiles = {**blocks(one, *PASS, **kind, D_LAST=d_last), "num_warps": warps}
         kernels_grad.grad_pool[grid](x, d, state, partial, scale, PV, one.splits, one.tiles, **tiles)
         kernels_grad.grad_gate[(B,)](
             partial, state, grads, *pick(W, GRAD_GATE), P, one.splits,

@@ -32,6 +32,8 @@ INLINE float up(elem v) { return v; }
 INLINE elem down(float v) { return v; }
 #endif
 
+#include "lanes.c"
+
 typedef struct { int64_t B, C, P, last, n, T, threads; } Map;
 
 typedef struct { int64_t b, p, n; ptrdiff_t x; } Tile; /* sample, first pixel, pixels, where it begins in the map */
@@ -130,14 +132,24 @@ INLINE void adds(const elem *x, const elem *d, int64_t R, int64_t n, ptrdiff_t s
 
 /* out_p = sum_c w_c x_cp (with d: w_c d_cp x_cp) of a tile */
 INLINE void over_channels(const Map *map, Tile t, const elem *x, const elem *d, const float *w, float *out) {
-    if (map->last) sums(x, d, t.n, map->C, map->C, w, NULL, 0, out, NULL);
-    else adds(x, d, map->C, t.n, map->P, w, NULL, 0, out, NULL);
+    const int64_t C = map->C;
+    if (!map->last) {
+        adds(x, d, C, t.n, map->P, w, NULL, 0, out, NULL);
+        return;
+    }
+    const int64_t done = C < LANES ? 0 : lane_sums(x, d, t.n, C, w, out);
+    sums(x + done * C, d ? d + done * C : NULL, t.n - done, C, C, w, NULL, 0, out + done, NULL);
 }
+
+/* Whether sums over pixels with the channels together keep to registers: longer rows, and bfloat16, which takes as long to
+   widen, are no slower in the compiler's loops. */
+static int in_lanes(int64_t C) { return C >= LANES && C <= 16 * LANES && sizeof(elem) == sizeof(float); }
 
 /* s_c = sum_p a_p x_cp (with d: a_p d_cp x_cp), q_c = sum_p b_p x_cp of a tile */
 INLINE void over_pixels(const Map *map, Tile t, const elem *x, const elem *d, const float *a, const float *b, int second,
                         float *s, float *q) {
-    if (map->last) adds(x, d, t.n, map->C, map->C, a, b, second, s, q);
+    if (map->last && in_lanes(map->C)) lane_adds(x, d, t.n, map->C, a, b, second, s, q);
+    else if (map->last) adds(x, d, t.n, map->C, map->C, a, b, second, s, q);
     else sums(x, d, map->C, t.n, map->P, a, b, second, s, q);
 }
 
@@ -159,6 +171,15 @@ INLINE void gated(const elem *x, elem *out, int64_t R, int64_t n, ptrdiff_t step
 static void gate_tile(const Map *map, Tile t, const elem *x, elem *out, const float *g, const float *s, int add,
                       const float *u, const float *e) {
     const int64_t C = map->C, P = map->P;
+#ifndef BF16 /* which the compiler's own loops round faster */
+    if (map->last && C >= LANES) {
+        if (u && add) lane_gated(x, out, t.n, C, g, s, 1, u, e);
+        else if (u) lane_gated(x, out, t.n, C, g, s, 0, u, e);
+        else if (add) lane_gated(x, out, t.n, C, g, s, 1, NULL, NULL);
+        else lane_gated(x, out, t.n, C, g, s, 0, NULL, NULL);
+        return;
+    }
+#endif
     if (map->last && u && add) gated(x, out, t.n, C, C, s, g, 1, e, u);
     else if (map->last && u) gated(x, out, t.n, C, C, s, g, 0, e, u);
     else if (map->last && add) gated(x, out, t.n, C, C, s, g, 1, NULL, NULL);

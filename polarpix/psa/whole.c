@@ -175,9 +175,33 @@ static void pixel_softmax(const Map *map, Team team, const elem *x, State st) {
     meet(team);
 }
 
+/* Pixels of a part of a tile: with the channels together as many as are read, gated and written while they stay in the
+   first-level cache, so that reading and writing overlap; in the other layout rows would get short. */
+static int64_t part_pixels(const Map *map) {
+    const int64_t pixels = 2 * NEAREST / map->C / LANES * LANES;
+    return !map->last ? TILE : pixels < LANES ? LANES : pixels;
+}
+
+static Tile part_of(const Map *map, Tile t, int64_t p, int64_t pixels) {
+    return (Tile){t.b, t.p + p, t.n - p < pixels ? t.n - p : pixels, t.x + p * (map->last ? map->C : 1)};
+}
+
+/* The spatial gate, unless its softmax was made, and the output of a part of a tile. */
+static void write_part(const Map *map, Tile t, const elem *x, Kind kind, elem *out, State st) {
+    float row[TILE], S[TILE], *s = st.s ? st.s + t.b * map->P + t.p : row;
+    if (kind.released) {
+        const float most = st.rstd[t.b], inverse = st.beta[t.b];
+        SIMD for (int64_t p = 0; p < t.n; p++) s[p] = 1.0f / (1.0f + exp_(-exp_(s[p] - most) * inverse));
+    } else {
+        spatial_tile(map, t, x, st.u + t.b * map->C, st.beta[t.b], s);
+    }
+    spatial_factor(s, kind.scale, t.n, S);
+    gate_tile(map, t, x + t.x, out + t.x, st.f + t.b * map->C, S, !kind.sequence, NULL, NULL);
+}
+
 static void forward(const Map *map, Team team, const elem *x, Weights W, Kind kind, elem *out, State st, const float *w,
                     float *part) {
-    const int64_t C = map->C, P = map->P, tiles = map->B * map->T;
+    const int64_t C = map->C, P = map->P, tiles = map->B * map->T, nearest = part_pixels(map);
     SHARE(team, i, tiles) {
         const Tile t = tile_of(map, i);
         float row[TILE];
@@ -198,15 +222,7 @@ static void forward(const Map *map, Team team, const elem *x, Weights W, Kind ki
     SHARE(team, i, tiles) { /* the last tiles first: they are still in the cache */
         const int64_t first = tiles * team.id / team.of, end = tiles * (team.id + 1) / team.of;
         const Tile t = tile_of(map, first + end - 1 - i);
-        float row[TILE], S[TILE], *s = st.s ? st.s + t.b * P + t.p : row;
-        if (kind.released) {
-            const float most = st.rstd[t.b], inverse = st.beta[t.b];
-            SIMD for (int64_t p = 0; p < t.n; p++) s[p] = 1.0f / (1.0f + exp_(-exp_(s[p] - most) * inverse));
-        } else {
-            spatial_tile(map, t, x, st.u + t.b * C, st.beta[t.b], s);
-        }
-        spatial_factor(s, kind.scale, t.n, S);
-        gate_tile(map, t, x + t.x, out + t.x, st.f + t.b * C, S, !kind.sequence, NULL, NULL);
+        for (int64_t p = 0; p < t.n; p += nearest) write_part(map, part_of(map, t, p, nearest), x, kind, out, st);
     }
 }
 

@@ -3,10 +3,10 @@
 from polarpix.bench.kernels_page import Compiled, Whole, report_sections
 
 
-def row(kernel="scale", channels=64, pixels=48, registers=40, spilled=0, loads=(16,), stores=(16,)):
+def row(kernel="scale", channels=64, pixels=48, registers=40, spilled=0, loads=(16,), stores=(16,), gradient=""):
     return Compiled(
-        kernel, "paper", "parallel", "bf16", channels, pixels, "contiguous", "sm_90", registers, spilled, 1024, 256,
-        0.5, list(loads), list(stores),
+        kernel, "paper", "parallel", "bf16", channels, pixels, "contiguous", gradient, "sm_90", registers, spilled,
+        1024, 256, 0.5, list(loads), list(stores),
     )  # fmt: skip
 
 
@@ -20,6 +20,8 @@ def test_one_line_for_each_kernel_and_piece():
         row(channels=2048, registers=255, spilled=8),
         row(pixels=65, loads=(2,), stores=(2, 4)),
         row("gate", loads=(), stores=()),
+        row("grad_pool", stores=(), gradient="contiguous"),
+        row("grad_pool", stores=(), gradient="channels_last"),
     ]
     section = report_sections(compiled, [], piece)[0]
     assert section.table is not None
@@ -27,6 +29,8 @@ def test_one_line_for_each_kernel_and_piece():
         ["scale", "bf16", "contiguous", 16, 2, "64 .. 2,048", "40 .. 255", "0 .. 8", "16", "16"],
         ["scale", "bf16", "contiguous", 2, 1, "64", "40", "0", "2", "2, 4"],
         ["gate", "–", "–", "–", 1, "64", "40", "0", "–", "–"],
+        ["grad_pool", "bf16", "contiguous", 16, 1, "64", "40", "0", "16", "–"],
+        ["grad_pool", "bf16", "contiguous, gradient channels_last", 16, 1, "64", "40", "0", "16", "–"],
     ]
 
 

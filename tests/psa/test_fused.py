@@ -87,11 +87,15 @@ def other(block, impl, dtype):
     return twin
 
 
-def check(form, layout, shape, dtype, memory, scale=1.0):
-    """The kernels err at most twice as much as eager torch does, where exact is the reference in float64."""
+def check(form, layout, shape, dtype, memory, scale=1.0, gradient=None):
+    """The kernels err at most twice as much as eager torch does, where exact is the reference in float64.
+
+    Args:
+        gradient: memory format of the output's gradient, if not that of the map.
+    """
     block = build(shape[1], form, layout, dtype=dtype, scale=scale)
     x = torch.randn(shape, device=DEVICE, dtype=dtype).contiguous(memory_format=FORMATS[memory])
-    d = torch.randn(shape, device=DEVICE, dtype=dtype).contiguous(memory_format=FORMATS[memory])
+    d = torch.randn(shape, device=DEVICE, dtype=dtype).contiguous(memory_format=FORMATS[gradient or memory])
     exact = sweep(other(block, "reference", torch.float64), x.double(), d.double())
     eager = sweep(other(block, "reference", dtype), x, d)
     found = sweep(block, x, d)
@@ -146,6 +150,16 @@ def test_released_form_with_fewer_parts_than_splits(memory, monkeypatch):
     real = launch.plan
     monkeypatch.setattr(launch, "plan", plan)
     check("released", "parallel", SHAPES["odd"], torch.float32, memory)
+
+
+@pytest.mark.usefixtures("_poison")
+@pytest.mark.parametrize("splits", [False, True])
+@pytest.mark.parametrize(("memory", "gradient"), [("contiguous", "channels_last"), ("channels_last", "contiguous")])
+@pytest.mark.parametrize(("form", "layout"), FUSED)
+def test_a_gradient_in_the_other_memory_format_is_read_as_it_lies(form, layout, memory, gradient, splits, request):
+    if splits:
+        request.getfixturevalue("cut")
+    check(form, layout, (2, 12, 7, 5), torch.float32, memory, gradient=gradient)
 
 
 @pytest.mark.gpu

@@ -68,3 +68,20 @@ def test_plans_cover_every_pixel_once(B, half, P, itemsize, last, backward):
         assert size > 0
     assert one.BC * one.BP <= 16384
     assert one.warps <= 16
+
+
+def test_a_gradient_is_copied_only_where_it_must_be():
+    """As it lies in either memory format; of very many channels, or where it is not dense, as x lies."""
+    for last in (False, True):
+        formats = torch.contiguous_format, torch.channels_last
+        for d_last in (False, True):
+            d = torch.randn(2, 6, 4, 5).contiguous(memory_format=formats[d_last])
+            found, found_last = launch.beside(d, last)
+            assert found is d
+            assert found_last == d_last
+        for d in (torch.randn(1, 2 * launch.MIXED, 2, 3).contiguous(memory_format=formats[not last]),
+                  torch.ones(()).expand(2, 6, 4, 5)):  # fmt: skip
+            found, found_last = launch.beside(d, last)
+            assert found_last == last
+            assert found.is_contiguous(memory_format=formats[last])
+            assert torch.equal(found, d)

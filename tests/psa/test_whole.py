@@ -1,7 +1,5 @@
 """The whole block in one call: as exact as eager torch, whatever the threads, and on today's weights."""
 
-from functools import cache
-
 import pytest
 import torch
 from hypothesis import given, settings
@@ -30,39 +28,6 @@ def _seed():
     torch.manual_seed(0)
 
 
-@pytest.fixture
-def _poison(monkeypatch):
-    """Fresh memory holds NaN, so that what is not written shows."""
-    for name in ("empty", "empty_like"):
-        make = getattr(torch, name)
-        monkeypatch.setattr(torch, name, lambda *args, make=make, **kwargs: make(*args, **kwargs).fill_(float("nan")))
-
-
-@pytest.fixture
-def threads():
-    """Sets torch's threads, and puts them back."""
-    before = torch.get_num_threads()
-    yield torch.set_num_threads
-    torch.set_num_threads(before)
-
-
-@cache
-def state(channels, form, layout):
-    """Weights in float64 that all matter: gates spread over 0 .. 1, LayerNorm weights around 1."""
-    torch.manual_seed(channels)  # the same whichever test comes first
-    block = PolarizedSelfAttention(channels, layout, form, init="torch")
-    with torch.no_grad():
-        for name, parameter in block.named_parameters():
-            parameter.add_(torch.randn_like(parameter) * (0.3 if "norm" in name else channels**-0.5))
-    return block.state_dict()
-
-
-def build(channels, form="paper", layout="parallel", dtype=torch.float32, impl="loops"):
-    block = PolarizedSelfAttention(channels, layout, form, impl, scale=2.0).to(dtype)
-    block.load_state_dict(state(channels, form, layout))
-    return block
-
-
 def taken(block, x):
     return whole.takes(x, block.form, block.layout, _weights(block.channel), _weights(block.spatial))
 
@@ -84,28 +49,24 @@ def sweep(block, x, d, gradients=True):
 
 @pytest.mark.usefixtures("_poison")
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
-@pytest.mark.parametrize("memory_format", FORMATS)
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize(("form", "layout"), KINDS)
-def test_errs_at_most_twice_as_much_as_eager_torch(form, layout, shape, memory_format, dtype):
-    channels = SHAPES[shape][1]
-    x, d = problem(SHAPES[shape], memory_format, dtype)
+def test_errs_at_most_twice_as_much_as_eager_torch(form, layout, shape, dtype, build, assert_near):
+    channels, gradients = SHAPES[shape][1], form == "paper"
+    x, d = problem(SHAPES[shape], dtype=dtype)
     block = build(channels, form, layout, dtype)
-    eager_block = build(channels, form, layout, dtype, "reference")
-    exact = PolarizedSelfAttention(channels, layout, form, "reference", scale=2.0).double()
-    exact.load_state_dict(block.state_dict())  # as rounded
-    gradients = form == "paper"
-    with torch.set_grad_enabled(gradients):
-        assert taken(block, x)
-    wanted = sweep(exact, x.double(), d.double(), gradients)
-    eager = sweep(eager_block, x, d, gradients)
-    got = sweep(block, x, d, gradients)
-    dust = 1e-6 * max(truth.abs().max() for truth in wanted)  # sums that cancel leave float32's, whatever eager leaves
-    for one, theirs, truth in zip(got, eager, wanted, strict=True):
-        rounding = torch.finfo(dtype).eps * truth.abs().max()
-        assert (one - truth).abs().max() <= 2 * (theirs - truth).abs().max() + rounding + dust
-    if gradients:
-        assert torch.equal(sweep(block, x, d, gradients=False)[0], got[0])
+    truth = build(channels, form, layout, torch.float64, "reference")
+    truth.load_state_dict(block.state_dict())  # as rounded
+    exact = sweep(truth, x.double(), d.double(), gradients)
+    eager = sweep(build(channels, form, layout, dtype, "reference"), x, d, gradients)
+    for memory_format in FORMATS.values():
+        x = x.contiguous(memory_format=memory_format)
+        with torch.set_grad_enabled(gradients):
+            assert taken(block, x)
+        got = sweep(block, x, d, gradients)
+        assert_near(got, eager, exact, dtype)
+        if gradients:
+            assert torch.equal(sweep(block, x, d, gradients=False)[0], got[0])
 
 
 @given(
@@ -113,7 +74,7 @@ def test_errs_at_most_twice_as_much_as_eager_torch(form, layout, shape, memory_f
     last=st.booleans(), layout=st.sampled_from(["parallel", "sequential"]),
 )  # fmt: skip
 @settings(deadline=None, max_examples=25)
-def test_any_shape(b, half, h, w, last, layout):
+def test_any_shape(b, half, h, w, last, layout, build):
     x, d = problem((b, 2 * half, h, w), "channels_last" if last else "contiguous")
     wanted = sweep(build(2 * half, layout=layout, dtype=torch.float64, impl="reference"), x.double(), d.double())
     largest = max(truth.abs().max().item() for truth in wanted)
@@ -124,7 +85,7 @@ def test_any_shape(b, half, h, w, last, layout):
 @pytest.mark.parametrize("memory_format", FORMATS)
 @pytest.mark.parametrize("shape", ["samples", "matrices", "odd"])
 @pytest.mark.parametrize(("form", "layout"), KINDS)
-def test_threads_and_repetition_change_no_bit(form, layout, shape, memory_format, threads):
+def test_threads_and_repetition_change_no_bit(form, layout, shape, memory_format, threads, build):
     block = build(SHAPES[shape][1], form, layout)
     x, d = problem(SHAPES[shape], memory_format)
     results = []
@@ -135,7 +96,7 @@ def test_threads_and_repetition_change_no_bit(form, layout, shape, memory_format
         assert all(torch.equal(one, other) for one, other in zip(found, results[0], strict=True))
 
 
-def test_weights_are_those_of_today():
+def test_weights_are_those_of_today(build):
     block, x = build(16), torch.randn(2, 16, 6, 7)
     others = PolarizedSelfAttention(16, init="torch", scale=2.0)
 
@@ -165,7 +126,7 @@ def test_weights_are_those_of_today():
     assert torch.equal(out, block(x))
 
 
-def test_second_derivatives():
+def test_second_derivatives(build):
     x, d = problem((2, 16, 4, 5))
     found = []
     for dtype, impl in ((torch.float32, "loops"), (torch.float64, "reference")):
@@ -182,7 +143,7 @@ def test_second_derivatives():
             torch.testing.assert_close(one, truth, rtol=1e-3, atol=1e-5 * largest)
 
 
-def test_gradients_only_where_they_are_wanted():
+def test_gradients_only_where_they_are_wanted(build):
     block, (x, d) = build(16), problem((2, 16, 6, 7))
     block.channel.requires_grad_(False)
     block.spatial["q"].weight.requires_grad_(False)
@@ -197,7 +158,7 @@ def test_gradients_only_where_they_are_wanted():
     assert torch.equal(x.grad.double(), sweep(build(16), x, d)[1])
 
 
-def test_a_gradient_that_lies_otherwise():
+def test_a_gradient_that_lies_otherwise(build):
     block = build(16)
     x, d = problem((2, 16, 6, 7), "channels_last")
     expanded = torch.ones(()).expand(x.shape)
@@ -207,7 +168,7 @@ def test_a_gradient_that_lies_otherwise():
 
 
 @pytest.mark.parametrize("memory_format", FORMATS)
-def test_the_default_dtype_of_torch_is_of_no_concern(memory_format):
+def test_the_default_dtype_of_torch_is_of_no_concern(memory_format, build):
     block, (x, d) = build(16), problem((2, 16, 6, 7), memory_format)
     wanted = sweep(block, x, d)
     torch.set_default_dtype(torch.float16)
@@ -218,7 +179,7 @@ def test_the_default_dtype_of_torch_is_of_no_concern(memory_format):
     assert all(torch.equal(one, other) for one, other in zip(got, wanted, strict=True))
 
 
-def test_changed_in_place_between_forward_and_backward_is_an_error():
+def test_changed_in_place_between_forward_and_backward_is_an_error(build):
     block, (x, d) = build(16), problem((2, 16, 6, 7))
     out = block(x)
     with torch.no_grad():
@@ -227,7 +188,7 @@ def test_changed_in_place_between_forward_and_backward_is_an_error():
         out.backward(d)
 
 
-def test_what_it_leaves_to_the_passes():
+def test_what_it_leaves_to_the_passes(build):
     block, x = build(16), torch.randn(2, 16, 6, 7)
     assert taken(block, x)
     assert not taken(build(16, "released"), x)  # with a gradient
@@ -243,7 +204,7 @@ def test_what_it_leaves_to_the_passes():
     torch.testing.assert_close(together, torch.stack([auto(one) for one in many]))
 
 
-def test_weights_of_another_size_never_reach_the_loops():
+def test_weights_of_another_size_never_reach_the_loops(build):
     block = build(16)
     block.spatial["v"] = torch.nn.Conv2d(16, 4, 1)
     with pytest.raises((InputError, RuntimeError)):
