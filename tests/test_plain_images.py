@@ -60,7 +60,7 @@ def test_transparency_is_turned_with_its_colours(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(
         cv2, "imdecode", lambda data, flags: stored if flags == cv2.IMREAD_UNCHANGED else way[:, :, :3].copy()
     )
-    found = decode_plain(b"some", "a.png")
+    found = decode_plain(FILES["alpha.png"], "a.png")
     monkeypatch.undo()
     straight = decode_plain(FILES["alpha.png"], "a.png")
     np.testing.assert_array_equal(found, np.rot90(straight, -1))
