@@ -22,11 +22,11 @@ from polarpix.doctor.tables import (
     category_entry,
     dropped,
     notes_by_image,
-    safe_name,
     triples,
 )
 from polarpix.errors import InputError
 from polarpix.images import write_bytes
+from polarpix.places import safe_name
 
 __all__ = ["read_cvat", "write_cvat"]
 

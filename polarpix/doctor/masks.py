@@ -11,9 +11,10 @@ import numpy as np
 import yaml
 from tqdm import tqdm
 
-from polarpix.doctor.tables import Options, Table, place_image, safe_name
+from polarpix.doctor.tables import Options, Table, image_size, place_image
 from polarpix.errors import InputError
 from polarpix.images import write_bytes, write_label
+from polarpix.places import safe_name
 from polarpix.seg.classes import voc_palette
 from polarpix.types import UInt8Array
 
@@ -105,6 +106,9 @@ def write_masks(table: Table, path: Path, options: Options) -> None:
         where = f"{path}: image {image['id']}"
         name = safe_name(image["file_name"], where)
         file = options.folder() / place_image(options.folder(), name, where)
+        size = image_size(file)
+        if size != (image["height"], image["width"]):  # before a map of that size is made
+            raise InputError(f"{where}: {file} is {size[1]}x{size[0]}, the table says otherwise: mend width and height")
         stem = PurePosixPath(name).stem
         if stem in seen:
             raise InputError(f"{where}: {name} and {seen[stem]} have one name: plain folders need different ones")

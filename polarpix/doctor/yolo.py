@@ -28,12 +28,13 @@ from polarpix.doctor.tables import (
     image_size,
     notes_by_image,
     place_image,
-    safe_name,
     schema_of,
     triples,
 )
 from polarpix.errors import InputError
 from polarpix.images import IMAGE_SUFFIXES, write_bytes
+from polarpix.pages import check_size
+from polarpix.places import safe_name
 
 __all__ = ["read_yolo", "write_yolo"]
 
@@ -63,7 +64,7 @@ def read_yolo(path: Path, options: Options) -> Table:
             image = {"id": len(table["images"]) + 1, "file_name": name, "width": width, "height": height}
             table["images"].append(image)
             label = _label_of(file)
-            lines = label.read_text(encoding="utf-8").splitlines() if label.is_file() else []
+            lines = _lines(label) if label.is_file() else []
             for number, line in enumerate(lines, start=1):
                 if line.strip():
                     where = f"{label}: line {number}"
@@ -77,13 +78,21 @@ def read_yolo(path: Path, options: Options) -> Table:
     return table
 
 
+def _lines(label: Path) -> list[str]:
+    try:
+        return label.read_text(encoding="utf-8").splitlines()
+    except UnicodeDecodeError as error:
+        raise InputError(f"{label}: not text ({error}): write its lines anew") from error
+
+
 def _page(path: Path) -> dict[str, Any]:
     try:
         page = yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise InputError(f"{path}: cannot read the file ({error.strerror}): give the data.yaml of the set") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: not YAML ({str(error).splitlines()[0]}): mend the file") from error
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        raise InputError(f"{path}: not YAML ({(str(error).splitlines() or [''])[0]:.200}): mend the file") from error
+    check_size(page, str(path))
     if not isinstance(page, dict):
         raise InputError(f"{path}: holds no keys: give the data.yaml of a pose set")
     return page
@@ -93,7 +102,7 @@ def _shape(page: dict[str, Any], path: Path) -> tuple[int, int]:
     shape = page.get("kpt_shape")
     if not isinstance(shape, list) or len(shape) != 2 or not all(isinstance(n, int) for n in shape):
         raise InputError(
-            f"{path}: kpt_shape is {shape!r}: a pose set says how many keypoints and numbers each, as [17, 3]"
+            f"{path}: kpt_shape is {shape!r:.80}: a pose set says how many keypoints and numbers each, as [17, 3]"
         )
     if shape[0] < 1 or shape[1] not in (2, 3):
         raise InputError(f"{path}: kpt_shape is {shape}: each keypoint has 2 or 3 numbers")
@@ -155,7 +164,7 @@ def _instance(
     words: list[str], width: int, height: int, K: int, D: int, where: str
 ) -> tuple[int, list[float], list[Triple]]:
     """Class, box and keypoints of a line, in pixels."""
-    if len(words) != 5 + K * D or not words[0].isdecimal():
+    if len(words) != 5 + K * D or not words[0].isdecimal() or len(words[0]) > 9:
         raise InputError(
             f"{where} has {len(words)} numbers; class, box and {K} keypoints of {D} make {5 + K * D}: mend it"
         )
