@@ -110,7 +110,7 @@ def check_values(values: dict[str, Any], task: str, source: str) -> None:
     """
     name = values["name"]
     if name in ("", ".", "..") or Path(name).name != name:
-        raise InputError(f"{source}: name is {name!r}: it becomes a folder, give a plain word")
+        raise InputError(f"{source}: name is {name!r:.100}: it becomes a folder, give a plain word")
     for key, span in BOUNDS[task].items():
         value = values[key]
         numbers = value if isinstance(value, list | tuple) else [] if value is None else [value]
@@ -118,7 +118,7 @@ def check_values(values: dict[str, Any], task: str, source: str) -> None:
             raise InputError(f"{source}: {key} is {value}: give at least one number")
         if any(number not in span for number in numbers):
             many = "every number " if isinstance(value, list | tuple) else ""
-            raise InputError(f"{source}: {key} is {value}: {many}must be {span}")
+            raise InputError(f"{source}: {key} is {value!s:.100}: {many}must be {span}")
     for words, contradiction in CONTRADICTIONS[task](values).items():
         if contradiction:
             raise InputError(f"{source}: {words}")

@@ -107,7 +107,7 @@ def page_task(page: dict[str, Any], source: str) -> str:
     """
     task = page.get("task")
     if not isinstance(task, str) or task not in RUNS:
-        raise InputError(f"{source}: task is {task!r}: write one of {', '.join(RUNS)}")
+        raise InputError(f"{source}: task is {task!r:.100}: write one of {', '.join(RUNS)}")
     return task
 
 
@@ -159,17 +159,17 @@ def make_run(
         if key not in keys:
             near = difflib.get_close_matches(key, keys, n=1, cutoff=0.5)
             mend = f": did you mean {near[0]!r}?" if near else f": a {task} page has {', '.join(keys[:6])}, ..."
-            raise InputError(f"{source}: no key {key!r}{mend}")
+            raise InputError(f"{source}: no key {key!r:.100}{mend}")
         inner = next((one for one in keys if one.startswith(f"{key}.")), None)
         if inner and value != {}:
-            raise InputError(f"{source}: {key} is {value!r}: it holds keys such as {inner}, or leave it out")
+            raise InputError(f"{source}: {key:.100} is {value!r:.100}: it holds keys such as {inner}, or leave it out")
     check_options(overrides, keys, f"'polarpix {command} --help' and 'polarpix info {task}' list them")
     try:
         base = parser.parse_object(page)
         values = parser.parse_args(list(overrides), namespace=base) if overrides else base
         run: PoseRun | SegRun = RUNS[task](**vars(parser.instantiate_classes(values)))
     except (ArgumentError, ValueError, TypeError) as error:
-        raise InputError(f"{source}: {one_line(error)}") from error
+        raise InputError(f"{source}: {one_line(error):.600}") from error
     found = flatten(asdict(run))
     for key in (key for key, value in found.items() if value is None):
         check_null(run, key, source)

@@ -27,6 +27,8 @@ def safe_name(name: Any, where: str) -> str:
     parts = PurePosixPath(name.replace("\\", "/")).parts if isinstance(name, str) else ()
     if not parts or ".." in parts or parts[0] == "/" or ":" in parts[0] or "\0" in str(name):
         raise InputError(f"{where}: file name {name!r:.80} leads out of its folder: give one relative to it")
+    if any(ord(letter) < 32 for letter in str(name)):
+        raise InputError(f"{where}: file name {name!r:.80} holds control characters: rename the file")
     try:
         longest = max(len(part.encode()) for part in parts)
     except UnicodeEncodeError:

@@ -34,7 +34,7 @@ def instance_mask(segmentation: Any, height: int, width: int, where: str) -> UIn
     if isinstance(segmentation, dict):
         counts, size = segmentation.get("counts"), segmentation.get("size")
         if size != [height, width] or not isinstance(counts, list | str):
-            raise InputError(f"{where}: run lengths of size {size} in an image of {[height, width]}: mend them")
+            raise InputError(f"{where}: run lengths of size {size!r:.40} in an image of {[height, width]}: mend them")
         if isinstance(counts, list):
             whole = all(isinstance(n, int) and n >= 0 for n in counts)
             if not whole or sum(counts) != height * width:

@@ -61,6 +61,8 @@ def _schema(category: dict[str, Any], file: Path, found: Findings) -> KeypointSc
             found.add(
                 "odd_sigmas" if "sigma" in str(error) else "bad_entry", file, str(error).removeprefix(f"{file}: ")
             )
+        if not isinstance(category["keypoints"], list):
+            return None
         try:
             names = category["keypoints"]
             return schema_from_category({**category, "sigmas": [MEAN] * len(names)}, str(file))

@@ -93,6 +93,8 @@ def read_coco(path: Path, options: Options) -> Table:
     """
     table = read_page(path)
     known = index_pictures(table, path)
+    if not isinstance(table.get("info", {}), dict):
+        raise InputError(f"{path}: info is {table['info']!r:.40}, not an object: mend it or leave it out")
     categories = _categories(table, path)
     for note in table["annotations"]:
         where = f"{path}: annotation {note['id']}"
@@ -101,6 +103,8 @@ def read_coco(path: Path, options: Options) -> Table:
         if note["category_id"] not in categories:
             raise InputError(f"{where} is of category {note['category_id']}, which is not listed: add it")
         names = categories[note["category_id"]].get("keypoints")
+        if not isinstance(note.get("keypoints"), list | None):
+            raise InputError(f"{where}: keypoints is {note['keypoints']!r:.40}, not a list: mend it")
         if names and note.get("keypoints") is not None:
             read_keypoints(note, len(names), where)
             if not all(map(is_number, note["keypoints"])):  # of what is not labelled, too
@@ -123,6 +127,9 @@ def _categories(table: Table, path: Path) -> dict[int, dict[str, Any]]:
         name = category["name"]
         if not isinstance(name, str) or not name or name != name.encode("utf-8", "replace").decode():
             raise InputError(f"{where} has the name {name!r:.40}: give it one in valid Unicode")
+        members = category.get("individuals", [])
+        if not isinstance(members, list) or not all(isinstance(one, str) for one in members):
+            raise InputError(f"{where} has the individuals {members!r:.40}: give a list of names, or leave them out")
         if category.get("keypoints"):
             schema_of(category, str(path))
     return found

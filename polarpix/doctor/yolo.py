@@ -131,8 +131,12 @@ def _folders(page: dict[str, Any], path: Path, split: str) -> list[Path]:
     root = path.parent / str(page.get("path") or "")
     found = [root / str(one) for one in (value if isinstance(value, list) else [value])]
     for folder in found:
-        if not folder.is_dir():
-            raise InputError(f"{folder}: no such folder of images, of {path}: mend path or {split}")
+        try:
+            there_is = folder.is_dir()
+        except (OSError, ValueError):  # no name that a folder can have
+            there_is = False
+        if not there_is:
+            raise InputError(f"{str(folder)!r:.200}: no such folder of images, of {path}: mend path or {split}")
     return found
 
 
