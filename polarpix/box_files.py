@@ -41,7 +41,7 @@ def parse_boxes(text: str, category: int | None = None) -> BoxSource:
     if not path.is_file():
         raise InputError(f"--boxes {text}: no such file: give a COCO detection JSON, or x,y,width,height")
     page = parse_json(path)[0]
-    names: dict[int, str] = {}
+    names: dict[Any, str] = {}
     if isinstance(page, dict):
         images = page.get("images")
         listed = [one for one in images if isinstance(one, dict)] if isinstance(images, list) else []

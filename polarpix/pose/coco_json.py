@@ -121,8 +121,6 @@ def find_category(page: dict[str, Any], schema: KeypointSchema | None, source: P
     if len(same) != 1:
         names = {id(c): ", ".join(map(str, c["keypoints"])) for c in named}
         listed = "; ".join(f"{c.get('name')}: {names.get(id(c), '')}" for c in categories)
-            f"{c.get('name')}: {', '.join(map(str, c['keypoints'] if c in named else []))}" for c in categories
-        )
         wanted = f"{schema.category}: {', '.join(schema.names)}"
         raise InputError(
             f"{source}: no single category fits the schema ({wanted!r:.200}); it has {listed!r:.200}: mend one of them"
