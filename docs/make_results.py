@@ -15,6 +15,7 @@ SPEED_PAGE = ROOT / "docs" / "speed.md"
 CALIBRATION_PAGE = ROOT / "docs" / "calibration.md"
 EXPORT_PAGE = ROOT / "docs" / "export.md"
 PREDICTION_PAGE = ROOT / "docs" / "prediction.md"
+RELIABILITY_PAGE = ROOT / "docs" / "reliability.md"
 BEGIN, END = "<!-- results:begin -->", "<!-- results:end -->"
 
 # Column -> metric and the factor it is shown with; OKS AP and IoU are shown in percent, as the field does.
@@ -271,6 +272,122 @@ def calibrations(records: dict[str, dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
+def made_by(file: str, record: dict[str, Any]) -> str:
+    """The command of a record, where and at which commit it ran."""
+    told = record["conditions"]
+    return f"`{record['command']}` on {told['device']}, seed {record['seed']}, at `{told['commit']}`: `{file}`."
+
+
+def fuzzed(file: str, record: dict[str, Any]) -> list[str]:
+    """Damaged files by reader, then attacks by kind: a record of benchmarks/fuzz_inputs.py."""
+    columns = ("accepted", "refused in one line")
+    rows, total, wrong = [], 0, 0
+    for group in record["fuzz"].values():
+        total, wrong = total + group["files"], wrong + group["files_answered_wrongly"]
+        for reader, counts in group["readers"].items():
+            other = sum(count for outcome, count in counts.items() if outcome not in columns)
+            rows.append(
+                [reader, *(f"{n:,}" for n in (sum(counts.values()), *(counts.get(c, 0) for c in columns), other))]
+            )
+    highest = max(group["highest_megabytes_of_a_file"] for group in record["fuzz"].values())
+    kinds: dict[str, list[dict[str, Any]]] = {}
+    for attack in record["attacks"]:
+        kinds.setdefault(attack["name"].partition(":")[0], []).append(attack)
+    attacks = []
+    for kind, tried in kinds.items():
+        counts = [sum(one["outcome"] == column for one in tried) for column in columns]
+        right = sum(one["outcome"] == one["expected"] for one in tried)
+        through = ", ".join(dict.fromkeys(one["through"] for one in tried))
+        attacks.append([kind, through, *map(str, (len(tried), *counts, len(tried) - right))])
+    bound = record["bound_megabytes"]
+    most = max(one["megabytes"] for one in record["attacks"])
+    return [
+        "### Damaged files",
+        "",
+        f"{total:,} files, {wrong:,} of them answered wrongly (traceback, crash, hang, several lines, over {bound:,} "
+        f"MB, written elsewhere). The most memory for one file was {highest:,.0f} MB. {made_by(file, record)}",
+        "",
+        *grid(["reader", "files", *columns, "wrong"], rows),
+        "### Attacks",
+        "",
+        f"{len(record['attacks'])} attacks; nothing in a file was to be run, written elsewhere, or to take more than "
+        f"{bound:,} MB; the most was {most:,.0f} MB. Harmless ones (1x1, a PNG called .jpg) are to be accepted. "
+        f"`{file}`.",
+        "",
+        *grid(["what", "through", "attacks", *columns, "otherwise than it should"], attacks),
+    ]
+
+
+def served(file: str, record: dict[str, Any]) -> list[str]:
+    """What every kind of request was answered with: a record of benchmarks/serve_load.py."""
+    rows = []
+    for kind, one in record["kinds"].items():
+        names = {"0": "connection closed"}
+        answers = ", ".join(f"{names.get(status, status)}: {count:,}" for status, count in one["statuses"].items())
+        rows.append([kind, f"{one['requests']:,}", answers, f"{one['p99_seconds']:.2f} s"])
+    memory = record["memory_mb"]
+    held = "; ".join(f"{words}: {'yes' if so else 'NO'}" for words, so in record["held"].items())
+    return [
+        "### The server under load",
+        "",
+        f"{record['requests']:,} requests of {record['clients']} clients in {record['seconds']:.0f} s, "
+        f"{len(record['wrong'])} answered wrongly. Memory {memory['before']:.0f} MB before, {memory['highest']:.0f} at "
+        f"most, {memory['after']:.0f} after. {held}. {made_by(file, record)}",
+        "",
+        *grid(["request", "count", "answers", "99 percent within"], rows),
+    ]
+
+
+def doctored(file: str, record: dict[str, Any]) -> list[str]:
+    """A large set looked at: a record of benchmarks/data_check.py."""
+    timed, data = record["time"], record["set"]
+    found = ", ".join(f"{name} {count:,}" for name, count in record["found"].items())
+    planted = f"leak_near {data['copies_between_splits']:,}"
+    row = [f"{data['images']:,} and {data['labels']:,}", planted, found, f"{timed['seconds']} s"]
+    head = ["images and labels", "planted", "found", "time"]
+    said = f"At most {timed['limit_seconds']:.0f} s were asked for. {made_by(file, record)}"
+    return ["### The data doctor", "", said, "", *grid(head, [row])]
+
+
+def faulted(file: str, record: dict[str, Any]) -> list[str]:
+    """Trainings under fault: a record of benchmarks/fault_injection.py."""
+    rows = []
+    for key, words in (("kill", "SIGKILL at a random moment, then resumed"), ("term", "SIGTERM, then resumed")):
+        same = sum(one["weights_equal"] for one in record[key])
+        rows.append([words, str(len(record[key])), f"{same} ended with the weights of an uninterrupted run", ""])
+    for one in record["faults"]:
+        if "outcome" in one:
+            rows.append([one["fault"], "0", one["outcome"], ""])
+            continue
+        known = ("fault", "status", "line", "traceback")
+        more = ", ".join(f"{key.replace('_', ' ')}: {value}" for key, value in one.items() if key not in known)
+        shown = "a traceback" if one["traceback"] else f"status {one['status']}, one line"
+        rows.append([one["fault"], "1", f"{shown}; {more}", f"`{one['line']}`".replace("|", "/")])
+    head = ["fault", "times", "outcome", "what is said"]
+    return ["### Trainings under fault", "", made_by(file, record), "", *grid(head, rows)]
+
+
+# What a record is told by -> its section, in the order of the page.
+RELIABILITY = {
+    "fault injection": faulted,
+    "fuzz_inputs": fuzzed,
+    "serve_load": served,
+    "data_check": doctored,
+}
+
+
+def reliability(records: dict[str, dict[str, Any]]) -> str:
+    """Everything between the marks of the page about reliability."""
+    lines = [
+        line
+        for kind, write in RELIABILITY.items()
+        for file, record in records.items()
+        if kind in (record.get("kind"), record.get("name"))
+        for line in write(file, record)
+    ]
+    return "\n".join(lines or ["Nothing has been recorded yet.", ""])
+
+
 def filled(page: str, text: str) -> str:
     """The page with a new text between its marks."""
     before, _, rest = page.partition(BEGIN)
@@ -286,6 +403,7 @@ PAGES = {
     EXPORT_PAGE: partial(benchmarks, EXPORT),
     CALIBRATION_PAGE: calibrations,
     PREDICTION_PAGE: partial(benchmarks, PREDICTION),
+    RELIABILITY_PAGE: reliability,
 }
 
 if __name__ == "__main__":

@@ -31,7 +31,7 @@ class Range:
         return f"from {self.low:g} to {'below ' if self.open_high else ''}{self.high:.10g}"
 
 
-COUNT, POSITIVE, FROM_0 = Range(1), Range(0, open_low=True), Range(0)
+COUNT, CHANNELS, POSITIVE, FROM_0 = Range(1), Range(1, 2**14), Range(0, open_low=True), Range(0)
 SHARE, BELOW_1 = Range(0, 1), Range(0, 1, open_high=True)
 
 ANY_RUN: dict[str, Range] = {
@@ -56,7 +56,7 @@ ANY_RUN: dict[str, Range] = {
 BOUNDS: dict[str, dict[str, Range]] = {
     "pose": ANY_RUN
     | {
-        "model.head_channels": COUNT,
+        "model.head_channels": CHANNELS,
         "model.input_size": COUNT,
         "model.sigma": POSITIVE,
         "data.box_padding": POSITIVE,
@@ -74,11 +74,11 @@ BOUNDS: dict[str, dict[str, Range]] = {
     | {
         "aux_weight": FROM_0,
         "scale_weight": FROM_0,
-        "model.aspp_channels": COUNT,
-        "model.low_channels": COUNT,
+        "model.aspp_channels": CHANNELS,
+        "model.low_channels": CHANNELS,
         "model.rates": COUNT,
         "model.dropout": BELOW_1,
-        "model.ocr_channels": COUNT,
+        "model.ocr_channels": CHANNELS,
         "model.scales": POSITIVE,
         "model.norm_momentum": SHARE,
         "data.crop_size": COUNT,
@@ -110,7 +110,7 @@ def check_values(values: dict[str, Any], task: str, source: str) -> None:
     """
     name = values["name"]
     if name in ("", ".", "..") or Path(name).name != name:
-        raise InputError(f"{source}: name is {name!r}: it becomes a folder, give a plain word")
+        raise InputError(f"{source}: name is {name!r:.100}: it becomes a folder, give a plain word")
     for key, span in BOUNDS[task].items():
         value = values[key]
         numbers = value if isinstance(value, list | tuple) else [] if value is None else [value]
@@ -118,7 +118,7 @@ def check_values(values: dict[str, Any], task: str, source: str) -> None:
             raise InputError(f"{source}: {key} is {value}: give at least one number")
         if any(number not in span for number in numbers):
             many = "every number " if isinstance(value, list | tuple) else ""
-            raise InputError(f"{source}: {key} is {value}: {many}must be {span}")
+            raise InputError(f"{source}: {key} is {value!s:.100}: {many}must be {span}")
     for words, contradiction in CONTRADICTIONS[task](values).items():
         if contradiction:
             raise InputError(f"{source}: {words}")

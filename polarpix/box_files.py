@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 from polarpix.errors import InputError
+from polarpix.pose.coco_json import is_number, parse_json
 
 __all__ = ["BoxSource", "boxes_of", "category_number", "image_key", "parse_boxes"]
 
@@ -40,13 +40,12 @@ def parse_boxes(text: str, category: int | None = None) -> BoxSource:
         return [box]
     if not path.is_file():
         raise InputError(f"--boxes {text}: no such file: give a COCO detection JSON, or x,y,width,height")
-    try:
-        page = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise InputError(f"{path}: not JSON ({error}): give a COCO detection file") from error
+    page = parse_json(path)[0]
     names: dict[Any, str] = {}
     if isinstance(page, dict):
-        names = {one.get("id"): one.get("file_name", "") for one in page.get("images", []) if isinstance(one, dict)}
+        images = page.get("images")
+        listed = [one for one in images if isinstance(one, dict)] if isinstance(images, list) else []
+        names = {one["id"]: str(one.get("file_name") or "") for one in listed if isinstance(one.get("id"), int)}
         page = page.get("annotations")
     if not isinstance(page, list):
         raise InputError(f"{path}: holds no list of detections: give a COCO detection file")
@@ -56,11 +55,13 @@ def parse_boxes(text: str, category: int | None = None) -> BoxSource:
         if not isinstance(one, dict) or not ("image_id" in one or "file_name" in one):
             raise InputError(f"{path}: detection {number} has no image_id: add it")
         row = [*one["bbox"], one.get("score", 1.0)] if isinstance(one.get("bbox"), list) else []
-        if len(row) != 5 or not all(isinstance(value, int | float) for value in row):
+        if len(row) != 5 or not all(map(is_number, row)):
             raise InputError(f"{path}: detection {number} has no bbox of x, y, width, height in numbers: mend it")
         if not one.get("iscrowd") and category in (None, one.get("category_id", category)):
-            name = one.get("file_name") or names.get(one.get("image_id")) or str(one["image_id"])
-            found.setdefault(image_key(name), []).append(row)
+            name, id = one.get("file_name"), one.get("image_id")
+            if not (name if isinstance(name, str) else isinstance(id, int | str)):
+                raise InputError(f"{path}: detection {number} has image_id {id!r:.40}: give a number or a file_name")
+            found.setdefault(image_key(name or names.get(id) or str(id)), []).append(row)
     return found
 
 
@@ -77,8 +78,8 @@ def category_number(category: str) -> int:
 
 def check_category(page: list[Any], category: int | None, path: Path) -> None:
     """Refuse detections of several categories of which none was chosen, and a choice that is not there."""
-    found = {one.get("category_id") for one in page if isinstance(one, dict)}
-    given = sorted(number for number in found if isinstance(number, int))
+    found = [one.get("category_id") for one in page if isinstance(one, dict)]
+    given = sorted({number for number in found if isinstance(number, int)})
     listed = ", ".join(map(str, given[:8])) + (", ..." if len(given) > 8 else "")
     if category is None and len(given) > 1:
         raise InputError(f"{path}: holds detections of the categories {listed}: choose one with --category")
@@ -89,7 +90,7 @@ def check_category(page: list[Any], category: int | None, path: Path) -> None:
 def image_key(name: str | Path) -> str:
     """What a detection and a file have in common: the stem, as a number where it is one."""
     stem = Path(name).stem
-    return str(int(stem)) if stem.isdecimal() else stem
+    return str(int(stem)) if stem.isdecimal() and len(stem) < 100 else stem
 
 
 def boxes_of(boxes: BoxSource, path: Path) -> list[list[float]] | None:

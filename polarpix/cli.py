@@ -261,6 +261,7 @@ def one_line_warning(
 def main() -> None:
     """Entry point: bad input ends in one line on stderr and status 2."""
     warnings.formatwarning = one_line_warning
+    sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]  # names no terminal can show
     try:
         status = run(sys.argv[1:])
         sys.stdout.flush()

@@ -20,9 +20,9 @@ import numpy as np
 import numpy.typing as npt
 
 from polarpix.errors import InputError
-from polarpix.plain_images import decode_plain
+from polarpix.plain_images import decode_plain, picture_size
 from polarpix.plain_images import encode_label as encode_plain
-from polarpix.rgb import exif_orientation, from_pillow, orient, to_rgb
+from polarpix.rgb import MAX_PIXELS, exif_orientation, from_pillow, open_pillow, orient, to_rgb
 from polarpix.types import UInt8Array
 
 if TYPE_CHECKING:
@@ -87,7 +87,7 @@ def decode_image(data: bytes, name: str) -> UInt8Array:
     from PIL import Image, UnidentifiedImageError
 
     try:
-        with Image.open(io.BytesIO(data)) as picture:
+        with open_pillow(io.BytesIO(data)) as picture:
             orientation = exif_orientation(picture)
             plain = picture.format in ("JPEG", "MPO") and picture.mode in ("L", "RGB")
             if plain and data.rstrip(b"\0").endswith(b"\xff\xd9"):  # older cv2 fill up what is cut off
@@ -102,8 +102,8 @@ def decode_image(data: bytes, name: str) -> UInt8Array:
         return _read_tiff(name, data)
     except Image.DecompressionBombError:
         raise InputError(f"{name}: image is too large to be read safely: cut it into smaller images") from None
-    except (OSError, SyntaxError, ValueError, EOFError) as error:
-        raise InputError(f"{name}: image is damaged or cut off ({error}): fetch or save it again") from None
+    except Exception as error:  # Pillow's readers and OpenCV's have many classes for damage
+        raise InputError(f"{name}: image is damaged or cut off ({_reason(error)}): fetch or save it again") from None
 
 
 def read_label(path: str | Path) -> UInt8Array:
@@ -116,10 +116,10 @@ def read_label(path: str | Path) -> UInt8Array:
     """
     path = Path(path)
     data = _read_bytes(path, "label map")
-    from PIL import Image, UnidentifiedImageError
+    from PIL import UnidentifiedImageError
 
     try:
-        with Image.open(io.BytesIO(data)) as picture:
+        with open_pillow(io.BytesIO(data)) as picture:
             if picture.format in ("JPEG", "MPO"):
                 raise InputError("label map is a JPEG, which alters class indices: store it as PNG")
             orientation = exif_orientation(picture)
@@ -130,8 +130,10 @@ def read_label(path: str | Path) -> UInt8Array:
         ) from None
     except InputError as error:
         raise InputError(f"{path}: {error}") from None
-    except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as error:
-        raise InputError(f"{path}: label map is damaged or cut off ({error}): fetch or save it again") from None
+    except Exception as error:  # as above, and what is too large
+        raise InputError(
+            f"{path}: label map is damaged or cut off ({_reason(error)}): fetch or save it again"
+        ) from None
     if array.ndim == 3:
         colour = array[:, :, :3] if array.shape[2] >= 3 else array[:, :, :1]
         if (colour != colour[:, :, :1]).any():
@@ -289,11 +291,22 @@ def _read_bytes(path: Path, what: str) -> bytes:
     return data
 
 
+def _reason(error: Exception) -> str:
+    """An error of a reader in one line."""
+    return " ".join(str(error).split())[:200] or type(error).__name__
+
+
 def _read_tiff(name: str, data: bytes) -> UInt8Array:
     """Float RGB and other TIFF files that Pillow has no mode for."""
     array = None
     if data[:4] in (b"II*\0", b"MM\0*"):
-        array = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
+        height, width = picture_size(data) or (0, 0)
+        if height * width > MAX_PIXELS // 8:  # of up to 32 bytes each
+            raise InputError(f"{name}: image is too large to be read safely: cut it into smaller images")
+        try:
+            array = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
+        except cv2.error as error:
+            raise InputError(f"{name}: image is damaged ({_reason(error)}): fetch or save it again") from None
     if array is None:
         raise InputError(f"{name}: not an image, or cut off at its start: give JPEG, PNG, TIFF, WebP, BMP or GIF")
     if array.ndim == 3 and array.shape[2] >= 3:

@@ -19,7 +19,17 @@ from polarpix.errors import InputError
 if TYPE_CHECKING:
     from jsonargparse import ArgumentParser
 
-__all__ = ["RUNS", "flatten", "load_page", "make_run", "page_task", "page_text", "read_page", "run_parser"]
+__all__ = [
+    "RUNS",
+    "check_size",
+    "flatten",
+    "load_page",
+    "make_run",
+    "page_task",
+    "page_text",
+    "read_page",
+    "run_parser",
+]
 
 RUNS: dict[str, type[PoseRun] | type[SegRun]] = {"pose": PoseRun, "seg": SegRun}
 
@@ -45,6 +55,8 @@ class PageLoader(yaml.SafeLoader):
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen: set[str] = set()
         for key, _ in node.value:
+            if not isinstance(key, yaml.ScalarNode):
+                raise yaml.constructor.ConstructorError(None, None, "a key is no word", key.start_mark)
             if key.value in seen:
                 raise yaml.constructor.ConstructorError(None, None, f"key {key.value!r} is given twice", key.start_mark)
             seen.add(key.value)
@@ -63,11 +75,28 @@ def read_page(path: str | Path) -> dict[str, Any]:
         raise InputError(f"{path}: no such page" + (f": did you mean {', '.join(near)}?" if near else ""))
     try:
         page = yaml.load(path.read_text(encoding="utf-8"), PageLoader)
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from error
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # no Unicode, no date, nested too deep
+        raise InputError(f"{path}: not valid YAML: {' '.join(str(error).split()):.300}") from error
+    check_size(page, str(path))
     if not isinstance(page, dict):
         raise InputError(f"{path}: holds no keys: a page starts with 'task: pose' or 'task: seg'")
     return page
+
+
+def check_size(value: Any, source: str, most: int = 10_000) -> None:
+    """Refuse YAML whose aliases unfold to far more than is written, or to itself.
+
+    Raises:
+        InputError: more values than ``most``, or nested without end.
+    """
+    rest, count = [value], 0
+    while rest:
+        one = rest.pop()
+        count += 1
+        if count > most:
+            raise InputError(f"{source}: unfolds to more than {most} values: write it out, without aliases")
+        if isinstance(one, dict | list):
+            rest += one.values() if isinstance(one, dict) else one
 
 
 def page_task(page: dict[str, Any], source: str) -> str:
@@ -78,7 +107,7 @@ def page_task(page: dict[str, Any], source: str) -> str:
     """
     task = page.get("task")
     if not isinstance(task, str) or task not in RUNS:
-        raise InputError(f"{source}: task is {task!r}: write one of {', '.join(RUNS)}")
+        raise InputError(f"{source}: task is {task!r:.100}: write one of {', '.join(RUNS)}")
     return task
 
 
@@ -130,17 +159,17 @@ def make_run(
         if key not in keys:
             near = difflib.get_close_matches(key, keys, n=1, cutoff=0.5)
             mend = f": did you mean {near[0]!r}?" if near else f": a {task} page has {', '.join(keys[:6])}, ..."
-            raise InputError(f"{source}: no key {key!r}{mend}")
+            raise InputError(f"{source}: no key {key!r:.100}{mend}")
         inner = next((one for one in keys if one.startswith(f"{key}.")), None)
         if inner and value != {}:
-            raise InputError(f"{source}: {key} is {value!r}: it holds keys such as {inner}, or leave it out")
+            raise InputError(f"{source}: {key:.100} is {value!r:.100}: it holds keys such as {inner}, or leave it out")
     check_options(overrides, keys, f"'polarpix {command} --help' and 'polarpix info {task}' list them")
     try:
         base = parser.parse_object(page)
         values = parser.parse_args(list(overrides), namespace=base) if overrides else base
         run: PoseRun | SegRun = RUNS[task](**vars(parser.instantiate_classes(values)))
     except (ArgumentError, ValueError, TypeError) as error:
-        raise InputError(f"{source}: {one_line(error)}") from error
+        raise InputError(f"{source}: {one_line(error):.600}") from error
     found = flatten(asdict(run))
     for key in (key for key, value in found.items() if value is None):
         check_null(run, key, source)

@@ -5,13 +5,37 @@ from __future__ import annotations
 import os
 import uuid
 from collections.abc import Sequence
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from polarpix.errors import InputError
 from polarpix.images import IMAGE_SUFFIXES, list_images
 
-__all__ = ["list_places", "opened", "write_whole"]
+__all__ = ["list_places", "opened", "safe_name", "write_whole"]
+
+
+def safe_name(name: Any, where: str) -> str:
+    """A file name that stays within its folder.
+
+    Args:
+        name: as a table or a list of files calls it.
+        where: named in errors.
+
+    Raises:
+        InputError: no text, an absolute path, one that climbs out of its folder, or one that no file can have.
+    """
+    parts = PurePosixPath(name.replace("\\", "/")).parts if isinstance(name, str) else ()
+    if not parts or ".." in parts or parts[0] == "/" or ":" in parts[0] or "\0" in str(name):
+        raise InputError(f"{where}: file name {name!r:.80} leads out of its folder: give one relative to it")
+    if any(ord(letter) < 32 for letter in str(name)):
+        raise InputError(f"{where}: file name {name!r:.80} holds control characters: rename the file")
+    try:
+        longest = max(len(part.encode()) for part in parts)
+    except UnicodeEncodeError:
+        raise InputError(f"{where}: file name {name!r:.80} is no valid Unicode: rename the file") from None
+    if longest > 255 or len(str(name)) > 1024:
+        raise InputError(f"{where}: file name {name!r:.80} is longer than a file's can be: rename the file")
+    return str(name)
 
 
 def list_places(sources: Sequence[str]) -> list[str]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+import warnings
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 import numpy.typing as npt
@@ -11,9 +12,16 @@ from polarpix.errors import InputError
 from polarpix.types import UInt8Array
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from PIL import Image
 
-__all__ = ["exif_orientation", "from_pillow", "orient", "to_rgb"]
+__all__ = ["MAX_PIXELS", "exif_orientation", "from_pillow", "open_pillow", "orient", "to_rgb"]
+
+MAX_PIXELS = 178_956_970  # of one picture; what Pillow refuses to open, too
+BLOCK = 2**20  # pixels that are converted at once
+# Pillow knows many more, some of which call other programs; JPEG stands for MPO, too.
+FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "BMP", "GIF", "PPM")
 
 _ORIENTATION_TAG = 0x0112
 
@@ -40,15 +48,34 @@ def to_rgb(image: npt.NDArray[Any] | Image.Image) -> UInt8Array:
         raise InputError(f"image has shape {list(image.shape)}: {hint}")
     if not image.size:
         raise InputError(f"image has shape {list(image.shape)}: it holds no pixel")
-    array = _to_uint8(image)  # [H, W, 1..4]
-    channels = array.shape[2]
-    if channels in (2, 4):
-        alpha = array[:, :, -1:].astype(np.uint16)
-        colour = array[:, :, :-1].astype(np.uint16)
-        array = ((colour * alpha + 255 * (255 - alpha) + 127) // 255).astype(np.uint8)
-    if array.shape[2] == 1:
-        array = np.repeat(array, 3, axis=2)
-    return np.ascontiguousarray(array)
+    _check_values(image)
+    if image.dtype == np.uint8 and image.shape[2] == 3:
+        return np.ascontiguousarray(image)
+    found = np.empty((*image.shape[:2], 3), np.uint8)
+    step = max(1, BLOCK // image.shape[1])
+    for top in range(0, image.shape[0], step):  # what lies in between would need several times the picture
+        array = _to_uint8(image[top : top + step])  # [h, W, 1..4]
+        if array.shape[2] in (2, 4):
+            alpha = array[:, :, -1:].astype(np.uint16)
+            colour = array[:, :, :-1].astype(np.uint16)
+            array = ((colour * alpha + 255 * (255 - alpha) + 127) // 255).astype(np.uint8)
+        found[top : top + step] = array  # one channel becomes three
+    return found
+
+
+def open_pillow(source: BinaryIO | Path) -> Image.Image:
+    """A picture of one of the known formats, opened by Pillow without its pixels.
+
+    Raises:
+        PIL.UnidentifiedImageError: another format.
+        PIL.Image.DecompressionBombError: more pixels than :data:`MAX_PIXELS`.
+        Exception: damage, of any class that Pillow's readers have.
+    """
+    from PIL import Image
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # large, but not too large; odd metadata, which is not read
+        return Image.open(source, formats=FORMATS)
 
 
 def exif_orientation(picture: Image.Image) -> int:
@@ -58,7 +85,10 @@ def exif_orientation(picture: Image.Image) -> int:
     """
     if picture.format == "TIFF":
         picture.load()
-    value = picture.getexif().get(_ORIENTATION_TAG, 1)
+    try:
+        value = picture.getexif().get(_ORIENTATION_TAG, 1)
+    except Exception:  # a damaged EXIF block, of any class that its parser has, says nothing
+        return 1
     return value if isinstance(value, int) and 1 <= value <= 8 else 1
 
 
@@ -91,13 +121,10 @@ def from_pillow(picture: Image.Image) -> UInt8Array:
     return np.array(picture.convert("RGB"))
 
 
-def _to_uint8(array: npt.NDArray[Any]) -> UInt8Array:
-    if array.dtype == np.uint8:
-        return array
-    if array.dtype == np.bool_:
-        return array.astype(np.uint8) * np.uint8(255)
-    if array.dtype == np.uint16:
-        return ((array.astype(np.uint32) + 128) // 257).astype(np.uint8)
+def _check_values(array: npt.NDArray[Any]) -> None:
+    """Refuse what has no reading as a picture."""
+    if array.dtype in (np.uint8, np.bool_, np.uint16):
+        return
     if array.dtype.kind not in "iuf":
         raise InputError(f"image has type {array.dtype}: give uint8, uint16 or float in 0..1")
     if array.dtype.kind == "f" and not np.isfinite(array).all():
@@ -106,6 +133,16 @@ def _to_uint8(array: npt.NDArray[Any]) -> UInt8Array:
     top = 1 if array.dtype.kind == "f" else 255
     if low < 0 or high > top:
         raise InputError(f"image of type {array.dtype} holds values {low:g}..{high:g}: scale them to 0..{top}")
+
+
+def _to_uint8(array: npt.NDArray[Any]) -> UInt8Array:
+    """The values as they are checked to be."""
+    if array.dtype == np.uint8:
+        return array
+    if array.dtype == np.bool_:
+        return array.astype(np.uint8) * np.uint8(255)
+    if array.dtype == np.uint16:
+        return ((array.astype(np.uint32) + 128) // 257).astype(np.uint8)
     if array.dtype.kind == "f":
         return np.rint(array.astype(np.float64) * 255).astype(np.uint8)
     return array.astype(np.uint8)

@@ -60,18 +60,18 @@ class KeypointSchema:
         if not k:
             raise InputError("keypoint schema has no names: list at least one")
         if len(set(self.names)) != k:
-            raise InputError(f"keypoint schema names repeat: {self.names}")
+            raise InputError(f"keypoint schema names repeat: {self.names!r:.200}")
         if len(self.sigmas) != k:
             raise InputError(f"keypoint schema has {len(self.sigmas)} sigmas for {k} names: give one per name")
         if any(not s > 0 for s in self.sigmas):
-            raise InputError(f"keypoint schema sigmas must be positive: {self.sigmas}")
+            raise InputError(f"keypoint schema sigmas must be positive: {self.sigmas!r:.200}")
         for key, pairs in (("flip_pairs", self.flip_pairs), ("skeleton", self.skeleton)):
             for pair in pairs:
                 if len(pair) != 2 or not all(0 <= i < k for i in pair):
                     raise InputError(f"keypoint schema {key} holds {pair}: indices must lie in 0..{k - 1}")
         swapped = [i for pair in self.flip_pairs for i in pair]
         if len(set(swapped)) != len(swapped):
-            raise InputError(f"keypoint schema flip_pairs name a keypoint twice: {self.flip_pairs}")
+            raise InputError(f"keypoint schema flip_pairs name a keypoint twice: {self.flip_pairs!r:.200}")
 
     @property
     def flip_order(self) -> tuple[int, ...]:

@@ -64,7 +64,11 @@ def test_ranges_in_words() -> None:
         ("pose", ["--optim.lr=.nan"], "optim.lr is nan: must be above 0"),
         ("pose", ["--data.box_padding=0"], "data.box_padding is 0.0: must be above 0"),
         ("pose", ["--data.scale=1.5"], "data.scale is 1.5: must be from 0 to below 1"),
-        ("pose", ["--model.head_channels=[8,0]"], "model.head_channels is [8, 0]: every number must be at least 1"),
+        (
+            "pose",
+            ["--model.head_channels=[8,0]"],
+            "model.head_channels is [8, 0]: every number must be from 1 to 16384",
+        ),
         ("pose", ["--eval.detector_ap=120", "--eval.boxes=b.json"], "eval.detector_ap is 120.0: must be from 0 to 100"),
         (
             "pose",

@@ -23,6 +23,10 @@ def test_a_file_finds_its_boxes_by_number_or_name() -> None:
     ("content", "words"),
     [
         ("{", "not JSON"),
+        ("[" * 100_000, "not JSON"),
+        ('[{"image_id": [1], "bbox": [1, 2, 3, 4]}]', "detection 0 has image_id [1]"),
+        ('[{"image_id": 1, "bbox": [1, 2, 3, Infinity]}]', "detection 0 has no bbox"),
+        ('{"images": 5, "annotations": [{"image_id": {}, "bbox": [1, 2, 3, 4]}]}', "detection 0 has image_id {}"),
         ('"text"', "holds no list of detections"),
         ('{"images": []}', "holds no list of detections"),
         ('[{"bbox": [1, 2, 3, 4]}]', "detection 0 has no image_id"),

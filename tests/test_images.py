@@ -265,3 +265,22 @@ def test_a_place_is_checked_before_the_work(tmp_path: Path, monkeypatch: pytest.
 def test_import_does_not_load_torch() -> None:
     code = "import sys, polarpix.images; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_formats_that_call_other_programs_are_no_pictures(tmp_path: Path) -> None:
+    """Pillow gives an EPS to Ghostscript, whatever it is called."""
+    path = tmp_path / "a.png"
+    path.write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\nshowpage\n")
+    for read in (read_image, read_label):
+        with pytest.raises(InputError, match="not an image"):
+            read(path)
+
+
+def test_a_large_picture_is_converted_in_blocks() -> None:
+    """The same as in one piece."""
+    rng = np.random.default_rng(0)
+    deep = rng.integers(0, 65536, (5, 300_000), np.uint16)
+    np.testing.assert_array_equal(to_rgb(deep)[..., 1], ((deep.astype(np.int64) + 128) // 257).astype(np.uint8))
+    colours = rng.integers(0, 256, (5, 300_000, 4), np.uint8)
+    parts = [to_rgb(colours[row : row + 1]) for row in range(5)]
+    np.testing.assert_array_equal(to_rgb(colours), np.concatenate(parts))

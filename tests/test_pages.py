@@ -182,6 +182,16 @@ def test_a_wrong_option_is_refused_in_one_line(tiny_page: TinyPage, options: lis
         ("task: poes\n", "task is 'poes': write one of pose, seg"),
         ("task: [pose]\n", "write one of pose, seg"),
         ("task: pose\n", "name"),
+        ("task: seg\nseed: !!python/object/apply:os.system ['exit']\n", "not valid YAML"),
+        ("task: seg\nseed: !!python/name:os.system\n", "not valid YAML"),
+        ("task: seg\n? [1]\n: 2\n", "a key is no word"),
+        ("task: seg\nseed: " + "[" * 5000, "not valid YAML"),
+        ("task: seg\nseed: &a [*a]\n", "unfolds to more than"),
+        (
+            "a0: &a0 [1]\n" + "".join(f"a{k}: &a{k} [{f'*a{k - 1}, ' * 9}]\n" for k in range(1, 9)),
+            "unfolds to more than",
+        ),
+        ("task: seg\nname: x\nmodel: {backbone: {name: test_resnet}, aspp_channels: 1000000000}\n", "16384"),
     ],
 )
 def test_what_is_no_page(tmp_path: Path, text: str, words: str) -> None:

@@ -1,11 +1,12 @@
 """Pictures by folder, list and address, and files that are written whole."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from polarpix.errors import InputError
-from polarpix.places import list_places, opened, write_whole
+from polarpix.places import list_places, opened, safe_name, write_whole
 
 
 def test_places_of_folders_lists_and_addresses(figures: Path, tmp_path: Path) -> None:
@@ -26,6 +27,31 @@ def test_places_of_folders_lists_and_addresses(figures: Path, tmp_path: Path) ->
     ):
         with pytest.raises(InputError, match=words):
             list_places([source])
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("../a.png", "leads out"),
+        ("a/../../b.png", "leads out"),
+        ("..\\a.png", "leads out"),
+        ("/etc/passwd", "leads out"),
+        ("C:\\a.png", "leads out"),
+        ("a\0.png", "leads out"),
+        ("", "leads out"),
+        (7, "leads out"),
+        ("\ud800.png", "no valid Unicode"),
+        ("x" * 300, "longer than"),
+    ],
+)
+def test_names_that_leave_their_folder_or_are_none(name: Any, words: str) -> None:
+    with pytest.raises(InputError, match=rf"^a\.json: file name .* ?{words}"):
+        safe_name(name, "a.json")
+
+
+def test_names_that_stay() -> None:
+    for name in ("a.png", "sub/a b.png", "a..png", "ä.png"):
+        assert safe_name(name, "") == name
 
 
 def test_files_are_written_whole_and_read_again(tmp_path: Path) -> None:

@@ -1,6 +1,8 @@
 """Pictures without Pillow: read as with it, and label PNGs that it reads."""
 
 import io
+import struct
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +11,7 @@ from PIL import Image
 
 from polarpix.errors import InputError
 from polarpix.images import read_image
-from polarpix.plain_images import decode_plain, encode_label
+from polarpix.plain_images import decode_plain, encode_label, picture_size
 
 RNG = np.random.default_rng(0)
 COLOUR = RNG.integers(0, 256, (20, 31, 3), np.uint8)
@@ -60,7 +62,7 @@ def test_transparency_is_turned_with_its_colours(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(
         cv2, "imdecode", lambda data, flags: stored if flags == cv2.IMREAD_UNCHANGED else way[:, :, :3].copy()
     )
-    found = decode_plain(b"some", "a.png")
+    found = decode_plain(FILES["alpha.png"], "a.png")
     monkeypatch.undo()
     straight = decode_plain(FILES["alpha.png"], "a.png")
     np.testing.assert_array_equal(found, np.rot90(straight, -1))
@@ -86,3 +88,28 @@ def test_a_label_png_keeps_indices_and_colours(palette: list[tuple[int, int, int
         if palette:
             shown = np.asarray(picture.convert("RGB"))
             np.testing.assert_array_equal(shown[label == 2], np.broadcast_to(palette[2], shown[label == 2].shape))
+
+
+def test_the_header_tells_the_size() -> None:
+    for name, data in FILES.items():
+        with Image.open(io.BytesIO(data)) as picture:
+            assert picture_size(data) == picture.size[::-1], name
+    for kind in ("GIF", "PPM", "TIFF"):
+        assert picture_size(coded(Image.fromarray(COLOUR), kind)) == (20, 31)
+    assert picture_size(coded(Image.fromarray(COLOUR), "WEBP")) == (20, 31)
+
+
+def test_a_bomb_is_refused_before_it_is_unpacked(tmp_path: Path) -> None:
+    """A header that promises a gigapixel, and a chunk that promises 4 GB."""
+    data = bytearray(FILES["colour.png"])
+    data[16:24] = struct.pack(">II", 30_000, 30_000)
+    data[29:33] = struct.pack(">I", zlib.crc32(data[12:29]))
+    path = tmp_path / "bomb.png"
+    path.write_bytes(data)
+    with pytest.raises(InputError, match="too large to be read safely"):
+        decode_plain(bytes(data), path)
+    with pytest.raises(InputError, match="too large to be read safely"):
+        read_image(path)
+    chunk = FILES["colour.png"].replace(struct.pack(">I", 0) + b"IEND", struct.pack(">I", 2**32 - 1) + b"IEND")
+    with pytest.raises(InputError, match="cut off"):
+        decode_plain(chunk, path)

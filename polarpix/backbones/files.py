@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import importlib.util
 import pickle
+import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +21,7 @@ __all__ = [
     "PACKAGES",
     "WRAPPERS",
     "WeightsPackage",
+    "check_archive",
     "find_timm_weights",
     "find_weights",
     "read_metadata",
@@ -96,9 +98,11 @@ def read_state_dict(file: Path) -> dict[str, Tensor]:
 
         try:
             return load_file(file)
-        except (SafetensorError, OSError) as error:
-            raise InputError(f"{file}: not a safetensors file ({error}): download it again") from error
+        except (SafetensorError, OSError, ValueError, RuntimeError) as error:  # of the file, of numpy, of torch
+            raise InputError(f"{file}: not a safetensors file ({error!s:.200}): download it again") from error
     try:
+        if zipfile.is_zipfile(file):
+            check_archive(file)
         with torch.serialization.safe_globals(_numpy_scalars()):
             content: Any = torch.load(file, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
@@ -112,6 +116,22 @@ def read_state_dict(file: Path) -> dict[str, Tensor]:
     if not tensors:
         raise InputError(f"{file}: no tensors by name in it: save a state_dict()")
     return tensors
+
+
+def check_archive(file: Path) -> None:
+    """Read an archive of torch from end to end; torch itself does not look at the checksums.
+
+    Raises:
+        zipfile.BadZipFile: it is cut off or altered, or compressed, as torch never does: a small file of that kind
+            could fill the memory.
+    """
+    with zipfile.ZipFile(file) as archive:
+        packed = [entry.filename for entry in archive.infolist() if entry.compress_type != zipfile.ZIP_STORED]
+        if packed:
+            raise zipfile.BadZipFile(f"{packed[0]} is compressed")
+        broken = archive.testzip()
+    if broken:
+        raise zipfile.BadZipFile(f"{broken} is altered")
 
 
 def read_metadata(file: Path) -> dict[str, str]:
@@ -128,7 +148,7 @@ def read_metadata(file: Path) -> dict[str, str]:
         with safe_open(file, framework="pt") as content:
             return content.metadata() or {}
     except (SafetensorError, OSError) as error:
-        raise InputError(f"{file}: not a safetensors file ({error}): download it again") from error
+        raise InputError(f"{file}: not a safetensors file ({error!s:.200}): download it again") from error
 
 
 def _numpy_scalars() -> list[Any]:

@@ -26,12 +26,12 @@ from polarpix.doctor.tables import (
     new_table,
     notes_by_image,
     put_point,
-    safe_name,
     schema_entry,
     triples,
 )
 from polarpix.errors import InputError
 from polarpix.images import write_bytes
+from polarpix.places import safe_name
 
 __all__ = ["read_cvat", "write_cvat"]
 

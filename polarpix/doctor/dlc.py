@@ -189,7 +189,9 @@ def write_dlc(table: Table, path: Path, options: Options) -> None:
     several = len(categories) > 1 or "individuals" in categories[0] or max(map(len, notes.values()), default=0) > 1
     cells, owner = _columns(categories, notes, several)
     scorer = table.get("info", {}).get("scorer", "polarpix")
-    columns = int(table.get("info", {}).get("index_columns", 1))
+    columns = table.get("info", {}).get("index_columns", 1)
+    if columns not in range(1, 10):
+        raise InputError(f"{path}: info has index_columns {columns!r:.40}: give the number of first columns, 1 to 9")
     blank = [""] * (columns - 1)
     stream = io.StringIO()
     out = csv.writer(stream, lineterminator="\n")

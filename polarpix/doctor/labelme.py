@@ -9,7 +9,6 @@ in the folder, which is written with the files.
 from __future__ import annotations
 
 import json
-import math
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -28,14 +27,14 @@ from polarpix.doctor.tables import (
     notes_by_image,
     place_image,
     put_point,
-    safe_name,
     schema_entry,
     schema_of,
     triples,
 )
 from polarpix.errors import InputError
 from polarpix.images import write_bytes
-from polarpix.pose.coco_json import parse_json
+from polarpix.places import safe_name
+from polarpix.pose.coco_json import is_number, parse_json
 from polarpix.pose.schema import load_schema, save_schema
 
 __all__ = ["read_labelme", "write_labelme"]
@@ -95,6 +94,10 @@ def _page(file: Path) -> dict[str, Any]:
             raise InputError(f"{where} has no label: give it one")
         shape.setdefault("shape_type", "polygon")
         shape["flags"] = shape.get("flags") or {}
+        if not isinstance(shape["flags"], dict) or not isinstance(shape.get("group_id"), int | str | None):
+            raise InputError(f"{where}: flags are no mapping, or group_id is no number: mend them")
+        if not isinstance(shape["shape_type"], str):
+            raise InputError(f"{where}: shape_type is {shape['shape_type']!r:.40}: give a word such as point")
         points = shape.get("points")
         if not isinstance(points, list) or not all(_is_point(point) for point in points):
             raise InputError(f"{where}: points are not pairs of finite numbers: mend them")
@@ -105,7 +108,7 @@ def _page(file: Path) -> dict[str, Any]:
 
 def _is_point(point: Any) -> bool:
     numbers = isinstance(point, list) and len(point) == 2
-    return numbers and all(isinstance(v, int | float) and math.isfinite(v) for v in point)
+    return numbers and all(map(is_number, point))
 
 
 def _is_box(value: Any) -> bool:
@@ -149,7 +152,7 @@ def _instance(
         if shape["shape_type"] == "rectangle":
             if shape["label"] != category["name"]:
                 raise InputError(
-                    f"{where}: rectangle {shape['label']!r}; the category is {category['name']!r}: mend one"
+                    f"{where}: rectangle {shape['label']!r:.80}; the category is {category['name']!r}: mend one"
                 )
             (x0, y0), (x1, y1) = shape["points"]
             box, area = [min(x0, x1), min(y0, y1), abs(x1 - x0), abs(y1 - y0)], None

@@ -11,9 +11,10 @@ import numpy as np
 import yaml
 from tqdm import tqdm
 
-from polarpix.doctor.tables import Options, Table, place_image, safe_name
+from polarpix.doctor.tables import Options, Table, image_size, place_image
 from polarpix.errors import InputError
 from polarpix.images import write_bytes, write_label
+from polarpix.places import safe_name
 from polarpix.seg.classes import voc_palette
 from polarpix.types import UInt8Array
 
@@ -33,7 +34,7 @@ def instance_mask(segmentation: Any, height: int, width: int, where: str) -> UIn
     if isinstance(segmentation, dict):
         counts, size = segmentation.get("counts"), segmentation.get("size")
         if size != [height, width] or not isinstance(counts, list | str):
-            raise InputError(f"{where}: run lengths of size {size} in an image of {[height, width]}: mend them")
+            raise InputError(f"{where}: run lengths of size {size!r:.40} in an image of {[height, width]}: mend them")
         if isinstance(counts, list):
             whole = all(isinstance(n, int) and n >= 0 for n in counts)
             if not whole or sum(counts) != height * width:
@@ -105,6 +106,9 @@ def write_masks(table: Table, path: Path, options: Options) -> None:
         where = f"{path}: image {image['id']}"
         name = safe_name(image["file_name"], where)
         file = options.folder() / place_image(options.folder(), name, where)
+        size = image_size(file)
+        if size != (image["height"], image["width"]):  # before a map of that size is made
+            raise InputError(f"{where}: {file} is {size[1]}x{size[0]}, the table says otherwise: mend width and height")
         stem = PurePosixPath(name).stem
         if stem in seen:
             raise InputError(f"{where}: {name} and {seen[stem]} have one name: plain folders need different ones")

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from PIL import Image
 
 from polarpix.doctor.check import Checkup, share
 from polarpix.doctor.findings import Case, Shown
@@ -15,6 +14,7 @@ from polarpix.errors import InputError
 from polarpix.images import read_image
 from polarpix.report import Report, Section, Table, Value
 from polarpix.report_files import write_html
+from polarpix.rgb import open_pillow
 from polarpix.seg.classes import voc_palette
 from polarpix.sheet import tile
 from polarpix.types import KeypointSchema, UInt8Array
@@ -101,9 +101,9 @@ def _beside(image: UInt8Array, other: Path) -> UInt8Array | None:
 def _over_label(image: UInt8Array, file: Path) -> UInt8Array | None:
     """The image beside the label in the colours of its values."""
     try:
-        with Image.open(file) as opened:
+        with open_pillow(file) as opened:
             values = np.asarray(opened)
-    except (OSError, ValueError, Image.DecompressionBombError):
+    except Exception:  # of any class that Pillow's readers have
         return None
     colours = np.array(voc_palette(256), np.uint8)
     label = colours[values.astype(np.uint8)] if values.ndim == 2 else np.asarray(values[:, :, :3], np.uint8)

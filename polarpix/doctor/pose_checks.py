@@ -15,8 +15,9 @@ from polarpix.doctor.findings import Findings, Shown
 from polarpix.doctor.layout import PoseSplit, PoseView
 from polarpix.doctor.scan import ImageFacts
 from polarpix.doctor.sides import find_swaps
-from polarpix.doctor.tables import safe_name
 from polarpix.errors import InputError
+from polarpix.places import safe_name
+from polarpix.pose.coco_json import is_number
 from polarpix.pose.schema import schema_from_category
 from polarpix.types import KeypointSchema
 
@@ -60,6 +61,8 @@ def _schema(category: dict[str, Any], file: Path, found: Findings) -> KeypointSc
             found.add(
                 "odd_sigmas" if "sigma" in str(error) else "bad_entry", file, str(error).removeprefix(f"{file}: ")
             )
+        if not isinstance(category["keypoints"], list):
+            return None
         try:
             names = category["keypoints"]
             return schema_from_category({**category, "sigmas": [MEAN] * len(names)}, str(file))
@@ -146,7 +149,7 @@ class _Split:
         }
         self.sizes: dict[int, tuple[float, float]] = {}  # height, width
         categories = [c for c in split.table["categories"] if isinstance(c, dict)]
-        self.names = {c.get("id"): str(c.get("name")) for c in categories}
+        self.names = {c["id"]: str(c.get("name")) for c in categories if _is_id(c.get("id"))}
         self.skeletons = skeletons
         self.seen: Counter[Any] = Counter()
         self.labelled = 0
@@ -279,8 +282,8 @@ def _is_id(value: Any) -> bool:
 
 
 def _is_real(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
+    return isinstance(value, float) or (_is_id(value) and abs(value) < 2**63)  # larger ones are no float
 
 
 def _is_number(value: Any) -> bool:
-    return _is_real(value) and math.isfinite(value)
+    return _is_real(value) and is_number(value)

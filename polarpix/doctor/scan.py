@@ -17,7 +17,7 @@ import numpy.typing as npt
 from PIL import Image, UnidentifiedImageError
 from tqdm import tqdm
 
-from polarpix.rgb import exif_orientation, orient
+from polarpix.rgb import exif_orientation, open_pillow, orient
 from polarpix.types import UInt8Array
 
 __all__ = ["COLOURS", "THUMB", "ImageFacts", "LabelFacts", "image_facts", "label_facts", "scan"]
@@ -62,7 +62,7 @@ def image_facts(file: Path) -> ImageFacts:
     try:
         data = file.read_bytes()
         digest = hashlib.blake2b(data, digest_size=16).digest()
-        with Image.open(io.BytesIO(data)) as picture:
+        with open_pillow(io.BytesIO(data)) as picture:
             stored = (picture.height, picture.width)
             orientation = exif_orientation(picture)
             picture.draft("L", (2 * THUMB, 2 * THUMB))
@@ -71,8 +71,8 @@ def image_facts(file: Path) -> ImageFacts:
         return ImageFacts(file, "missing")
     except UnidentifiedImageError:
         return ImageFacts(file, "not an image, or cut off at its start")
-    except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as error:
-        return ImageFacts(file, " ".join(str(error).split()) or type(error).__name__)
+    except Exception as error:  # of any class that Pillow's readers have
+        return ImageFacts(file, " ".join(str(error).split())[:200] or type(error).__name__)
     small = cv2.resize(orient(grey, orientation), (THUMB, THUMB), interpolation=cv2.INTER_AREA)
     return ImageFacts(file, "", stored, orientation, digest, np.asarray(small, np.uint8))
 
@@ -88,7 +88,7 @@ def label_facts(file: Path) -> LabelFacts:
     """Reads one label map as :func:`polarpix.images.read_label` does, but says what is odd instead of refusing it."""
     try:
         data = file.read_bytes()
-        with Image.open(io.BytesIO(data)) as picture:
+        with open_pillow(io.BytesIO(data)) as picture:
             lossy = picture.format in ("JPEG", "MPO")
             orientation = exif_orientation(picture)
             array = np.asarray(picture)  # palette pictures give their indices
@@ -96,16 +96,14 @@ def label_facts(file: Path) -> LabelFacts:
         return LabelFacts(file, "missing")
     except UnidentifiedImageError:
         return LabelFacts(file, "not an image, or cut off at its start")
-    except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as error:
-        return LabelFacts(file, " ".join(str(error).split()) or type(error).__name__)
+    except Exception as error:  # of any class that Pillow's readers have
+        return LabelFacts(file, " ".join(str(error).split())[:200] or type(error).__name__)
     digest = hashlib.blake2b(np.ascontiguousarray(array).tobytes(), digest_size=16).digest()
     size = (array.shape[1], array.shape[0]) if orientation >= 5 else (array.shape[0], array.shape[1])
     if array.ndim == 3:
         channels = array[:, :, :3] if array.shape[2] >= 3 else array[:, :, [0, 0, 0]]
         if (channels != channels[:, :, :1]).any():
-            packed = (channels.astype(np.uint32) << np.array([16, 8, 0], np.uint32)).sum(axis=2)
-            found = np.unique(packed)[: COLOURS + 1].tolist()
-            colours = tuple((c >> 16, c >> 8 & 255, c & 255) for c in found)
+            colours = tuple((c >> 16, c >> 8 & 255, c & 255) for c in _packed_colours(channels))
             return LabelFacts(file, "", size, None, lossy, colours, digest)
         array = channels[:, :, 0]
     if array.dtype.kind == "f" and (array != np.floor(array)).any():
@@ -116,6 +114,18 @@ def label_facts(file: Path) -> LabelFacts:
         )
     counts = np.bincount(array.astype(np.uint8).ravel(), minlength=256).astype(np.int64)
     return LabelFacts(file, "", size, counts, lossy, (), digest)
+
+
+def _packed_colours(channels: UInt8Array) -> list[int]:
+    """The colours of [H, W, 3] as red, green, blue in one number each; a few more than COLOURS at most."""
+    found: set[int] = set()
+    step = max(1, 2**20 // channels.shape[1])
+    for top in range(0, channels.shape[0], step):  # a whole picture would take 24 bytes a pixel
+        rows = channels[top : top + step].reshape(-1, 3).astype(np.uint32)
+        found |= set(np.unique(rows @ np.array([1 << 16, 1 << 8, 1], np.uint32))[: COLOURS + 1].tolist())
+        if len(found) > COLOURS:
+            break
+    return sorted(found)[: COLOURS + 1]
 
 
 def scan(

@@ -10,13 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from PIL import Image
-
 from polarpix.errors import InputError
 from polarpix.images import IMAGE_SUFFIXES, write_bytes
-from polarpix.pose.coco_json import index_pictures, read_keypoints, read_page
+from polarpix.places import safe_name
+from polarpix.pose.coco_json import index_pictures, is_number, read_area, read_box, read_keypoints, read_page, require
 from polarpix.pose.schema import load_schema, schema_from_category
-from polarpix.rgb import exif_orientation
+from polarpix.rgb import exif_orientation, open_pillow
 from polarpix.types import KeypointSchema
 
 __all__ = [
@@ -38,7 +37,6 @@ __all__ = [
     "place_image",
     "put_point",
     "read_coco",
-    "safe_name",
     "schema_entry",
     "schema_of",
     "triples",
@@ -97,18 +95,6 @@ class Options:
         return self.images
 
 
-def safe_name(name: Any, where: str) -> str:
-    """A file name that stays within its folder.
-
-    Raises:
-        InputError: no text, an absolute path, or one that climbs out of its folder.
-    """
-    parts = PurePosixPath(name.replace("\\", "/")).parts if isinstance(name, str) else ()
-    if not parts or ".." in parts or parts[0] == "/" or ":" in parts[0] or "\0" in str(name):
-        raise InputError(f"{where}: file name {name!r:.80} leads out of its folder: give one relative to it")
-    return str(name)
-
-
 def new_table(source: Path, **info: Any) -> Table:
     """A table without images, annotations and categories, and where it is from."""
     info = {"description": f"converted from {source.name}", **info}
@@ -127,10 +113,10 @@ def read_coco(path: Path, options: Options) -> Table:
         InputError: not such a file, or an entry that is not what COCO means.
     """
     table = read_page(path)
-    for picture in index_pictures(table, path).values():
-        safe_name(picture.file, f"{path}: image {picture.id}")
-    known = {entry["id"] for entry in table["images"]}
-    categories = {c["id"]: c for c in table["categories"] if isinstance(c, dict) and isinstance(c.get("id"), int)}
+    known = index_pictures(table, path)
+    if not isinstance(table.get("info", {}), dict):
+        raise InputError(f"{path}: info is {table['info']!r:.40}, not an object: mend it or leave it out")
+    categories = _categories(table, path)
     for note in table["annotations"]:
         where = f"{path}: annotation {note['id']}"
         if note["image_id"] not in known:
@@ -138,14 +124,47 @@ def read_coco(path: Path, options: Options) -> Table:
         if note["category_id"] not in categories:
             raise InputError(f"{where} is of category {note['category_id']}, which is not listed: add it")
         names = categories[note["category_id"]].get("keypoints")
+        if not isinstance(note.get("keypoints"), list | None):
+            raise InputError(f"{where}: keypoints is {note['keypoints']!r:.40}, not a list: mend it")
         if names and note.get("keypoints") is not None:
             read_keypoints(note, len(names), where)
+            if not all(map(is_number, note["keypoints"])):  # of what is not labelled, too
+                raise InputError(f"{where}: a keypoint is not finite: give it 0, 0, 0")
+        if note.get("bbox") is not None:
+            read_box(note, where)
+        read_area(note, where)
     return table
+
+
+def _categories(table: Table, path: Path) -> dict[int, dict[str, Any]]:
+    """The categories by id, with names that can be written."""
+    found: dict[int, dict[str, Any]] = {}
+    for number, category in enumerate(table["categories"]):
+        where = f"{path}: category number {number}"
+        require(category, ("id", "name"), where)
+        if category["id"] in found:
+            raise InputError(f"{where} has the id {category['id']} of another: number the categories anew")
+        found[category["id"]] = category
+        name = category["name"]
+        if not isinstance(name, str) or not name or name != name.encode("utf-8", "replace").decode():
+            raise InputError(f"{where} has the name {name!r:.40}: give it one in valid Unicode")
+        members = category.get("individuals", [])
+        if not isinstance(members, list) or not all(isinstance(one, str) for one in members):
+            raise InputError(f"{where} has the individuals {members!r:.40}: give a list of names, or leave them out")
+        if category.get("keypoints"):
+            schema_of(category, str(path))
+    return found
 
 
 def write_coco(table: Table, path: Path, options: Options) -> None:
     """Write a table as JSON; numbers keep every digit."""
-    write_bytes(path, json.dumps(table, allow_nan=False).encode())
+    try:
+        text = json.dumps(table, allow_nan=False)
+    except ValueError as error:
+        raise InputError(
+            f"{path}: the table holds NaN or Infinity, which JSON does not know: mend the source"
+        ) from error
+    write_bytes(path, text.encode())
 
 
 def categories_with_keypoints(table: Table, source: str) -> list[dict[str, Any]]:
@@ -228,10 +247,10 @@ def put_point(points: list[Triple], names: Sequence[str], name: str, point: Trip
         InputError: no keypoint of that name, or one that is there already.
     """
     if name not in names:
-        raise InputError(f"{where}: point {name!r} is none of {', '.join(names)}: mend its label")
+        raise InputError(f"{where}: point {name!r:.80} is none of {', '.join(names):.200}: mend its label")
     k = names.index(name)
     if points[k][2]:
-        raise InputError(f"{where}: {name} occurs twice in one instance: group the instances apart")
+        raise InputError(f"{where}: {name:.80} occurs twice in one instance: group the instances apart")
     points[k] = point
 
 
@@ -266,13 +285,15 @@ def image_size(path: Path) -> tuple[int, int]:
         InputError: missing, or no image.
     """
     try:
-        with Image.open(path) as picture:
+        with open_pillow(path) as picture:
             width, height = picture.size
             return (width, height) if exif_orientation(picture) >= 5 else (height, width)
     except FileNotFoundError:
         raise InputError(f"{path}: image is missing: check --images") from None
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise InputError(f"{path}: not an image ({error}): fetch or save it again") from None
+    except Exception as error:  # of any class that Pillow's readers have
+        raise InputError(
+            f"{path}: not an image ({' '.join(str(error).split()):.200}): fetch or save it again"
+        ) from None
 
 
 def place_image(folder: Path, name: str, where: str) -> str:

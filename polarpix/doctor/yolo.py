@@ -38,6 +38,7 @@ from polarpix.doctor.tables import (
 )
 from polarpix.errors import InputError
 from polarpix.images import IMAGE_SUFFIXES, write_bytes
+from polarpix.pages import check_size
 
 __all__ = ["read_yolo", "write_yolo"]
 
@@ -67,7 +68,7 @@ def read_yolo(path: Path, options: Options) -> Table:
             image = {"id": len(table["images"]) + 1, "file_name": name, "width": width, "height": height}
             table["images"].append(image)
             label = _label_of(file)
-            lines = label.read_text(encoding="utf-8").splitlines() if label.is_file() else []
+            lines = _lines(label) if label.is_file() else []
             for number, line in enumerate(lines, start=1):
                 if line.strip():
                     where = f"{label}: line {number}"
@@ -81,13 +82,21 @@ def read_yolo(path: Path, options: Options) -> Table:
     return table
 
 
+def _lines(label: Path) -> list[str]:
+    try:
+        return label.read_text(encoding="utf-8").splitlines()
+    except UnicodeDecodeError as error:
+        raise InputError(f"{label}: not text ({error}): write its lines anew") from error
+
+
 def _page(path: Path) -> dict[str, Any]:
     try:
         page = yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise InputError(f"{path}: cannot read the file ({error.strerror}): give the data.yaml of the set") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: not YAML ({str(error).splitlines()[0]}): mend the file") from error
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        raise InputError(f"{path}: not YAML ({(str(error).splitlines() or [''])[0]:.200}): mend the file") from error
+    check_size(page, str(path))
     if not isinstance(page, dict):
         raise InputError(f"{path}: holds no keys: give the data.yaml of a pose set")
     return page
@@ -97,7 +106,7 @@ def _shape(page: dict[str, Any], path: Path) -> tuple[int, int]:
     shape = page.get("kpt_shape")
     if not isinstance(shape, list) or len(shape) != 2 or not all(isinstance(n, int) for n in shape):
         raise InputError(
-            f"{path}: kpt_shape is {shape!r}: a pose set says how many keypoints and numbers each, as [17, 3]"
+            f"{path}: kpt_shape is {shape!r:.80}: a pose set says how many keypoints and numbers each, as [17, 3]"
         )
     if shape[0] < 1 or shape[1] not in (2, 3):
         raise InputError(f"{path}: kpt_shape is {shape}: each keypoint has 2 or 3 numbers")
@@ -125,8 +134,12 @@ def _folders(page: dict[str, Any], path: Path, split: str) -> list[Path]:
     root = path.parent / str(page.get("path") or "")
     found = [root / str(one) for one in (value if isinstance(value, list) else [value])]
     for folder in found:
-        if not folder.is_dir():
-            raise InputError(f"{folder}: no such folder of images, of {path}: mend path or {split}")
+        try:
+            there_is = folder.is_dir()
+        except (OSError, ValueError):  # no name that a folder can have
+            there_is = False
+        if not there_is:
+            raise InputError(f"{str(folder)!r:.200}: no such folder of images, of {path}: mend path or {split}")
     return found
 
 
@@ -158,7 +171,7 @@ def _instance(
     words: list[str], width: int, height: int, K: int, D: int, where: str
 ) -> tuple[int, list[float], list[Triple]]:
     """Class, box and keypoints of a line, in pixels."""
-    if len(words) != 5 + K * D or not words[0].isdecimal():
+    if len(words) != 5 + K * D or not words[0].isdecimal() or len(words[0]) > 9:
         raise InputError(
             f"{where} has {len(words)} numbers; class, box and {K} keypoints of {D} make {5 + K * D}: mend it"
         )

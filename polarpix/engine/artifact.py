@@ -19,7 +19,7 @@ from polarpix.calibration import Calibration, read_calibration
 from polarpix.config import PoseRun, SegRun
 from polarpix.errors import InputError
 from polarpix.images import write_bytes
-from polarpix.metadata import read_labels
+from polarpix.metadata import read_labels, read_run
 from polarpix.psa import PolarizedSelfAttention
 from polarpix.types import ClassTable, KeypointSchema
 from polarpix.zoo import WEIGHTS, find_weights, no_weights
@@ -134,19 +134,21 @@ def load_artifact(path: str | Path) -> Artifact:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
             state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # not a dict
-    except (SafetensorError, OSError) as error:
-        raise InputError(f"{path}: not a readable safetensors file ({error}): copy or train it again") from error
+    except (SafetensorError, OSError, ValueError, RuntimeError) as error:  # of the file, of torch
+        raise InputError(f"{path}: not a readable safetensors file ({error!s:.200}): copy or train it again") from error
     if metadata.get("format") != FORMAT:
         raise InputError(f"{path}: not a polarpix weights file (format {metadata.get('format')!r}, must be {FORMAT!r})")
-    task = metadata["task"]
-    labels = read_labels(task, json.loads(metadata["labels"]))
-    run, metrics = json.loads(metadata["run"]), json.loads(metadata["metrics"])
-    kind = metadata.get("form", ""), metadata.get("layout", "")
     try:
+        task = metadata["task"]
+        labels = read_labels(task, json.loads(metadata["labels"]))
+        run, metrics = json.loads(metadata["run"]), json.loads(metadata["metrics"])
+        read_run(run)
+        kind = metadata.get("form", ""), metadata.get("layout", "")
         calibration = read_calibration(json.loads(metadata.get("calibration", "null")))
-    except ValueError as error:
-        raise InputError(f"{path}: its calibration cannot be read ({error}): polarpix calibrate it again") from error
-    return Artifact(task, run, labels, metrics, metadata["commit"], state, str(path), *kind, calibration)
+        return Artifact(task, run, labels, dict(metrics), metadata["commit"], state, str(path), *kind, calibration)
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:  # somebody wrote it by hand
+        reason = next(iter(str(error).splitlines()), "") or type(error).__name__
+        raise InputError(f"{path}: its metadata is damaged ({reason:.200}): copy or train it again") from error
 
 
 def load_state(model: nn.Module, artifact: Artifact) -> None:

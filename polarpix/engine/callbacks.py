@@ -223,7 +223,7 @@ class WeightsFile(Checkpoint):
         score = self.checkpoints.best_model_score
         if trainer.state.fn != "fit" or score is None or float(score) == self.written:
             return
-        checkpoint = torch.load(self.checkpoints.best_model_path, map_location="cpu", weights_only=False)
+        checkpoint = torch.load(self.checkpoints.best_model_path, map_location="cpu", weights_only=True)
         prefix = "model."
         state = {k.removeprefix(prefix): v for k, v in checkpoint["state_dict"].items() if k.startswith(prefix)}
         task: Any = pl_module

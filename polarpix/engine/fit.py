@@ -298,7 +298,7 @@ def _fit(run: Run, folder: Path, resume: bool) -> Fitted:
     trainer = build_trainer(run, folder, training_callbacks(run, data, folder), logger)
     share_batchnorm(run, task, trainer)
     with missed(folder):
-        run_trainer(trainer, trainer.fit, task, datamodule=data, ckpt_path=last, weights_only=False if last else None)
+        run_trainer(trainer, trainer.fit, task, datamodule=data, ckpt_path=last, weights_only=True)
     weights = folder / "weights" / "best.safetensors"
     if first_process() and not weights.exists():  # no epoch at all: the weights as they started
         save_artifact(weights, task.model.state_dict(), run, labels, task.results)

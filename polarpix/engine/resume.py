@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import zipfile
+import pickle
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from polarpix.backbones.files import check_archive
 from polarpix.config import PoseRun, SegRun
 from polarpix.engine.artifact import load_artifact, write_text
 from polarpix.errors import InputError
@@ -65,17 +66,17 @@ def check_checkpoint(path: Path) -> None:
     """Read a checkpoint from end to end, so that damage is one line before anything starts.
 
     Raises:
-        InputError: the file is cut off or damaged, or no checkpoint of a training.
+        InputError: the file is cut off or damaged, no checkpoint of a training, or holds objects whose reading runs
+            code; nothing in it is run.
     """
     best = path.with_name("best.ckpt")
     other = f"copy {best} over it to go on from the best epoch" if best.exists() else "copy it again"
     mend = f"{other}, or choose another --name"
     try:
-        with zipfile.ZipFile(path) as archive:
-            broken = archive.testzip()  # torch itself does not look at the checksums
-        if broken:
-            raise zipfile.BadZipFile(f"{broken} is altered")
-        content = torch.load(path, map_location="cpu", weights_only=False)
+        check_archive(path)
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise InputError(f"{path}: holds more than a training writes, and could run code: {mend}") from error
     except Exception as error:  # a damaged pickle can raise anything
         reason = next(iter(str(error).splitlines()), "") or type(error).__name__
         raise InputError(f"{path}: checkpoint is damaged or cut off ({reason:.100}): {mend}") from error

@@ -18,6 +18,7 @@ from polarpix.pose.coco_json import (
     clip_box,
     find_category,
     index_pictures,
+    is_number,
     parse_json,
     read_area,
     read_box,
@@ -165,7 +166,7 @@ class CocoKeypoints:
             given = read_box(note, where) if note.get("bbox") is not None else picture.whole
             box = picture.whole if whole_image else clip_box(given, picture)
             if box is None:
-                flat.add(f"{where} (bbox {note['bbox']})")
+                flat.add(f"{where} (bbox {note['bbox']!r:.100})")
                 continue
             lost = (visibility > 0) & ~_on_image(points, picture)
             if lost.any():
@@ -209,13 +210,13 @@ class CocoKeypoints:
                     f"{where}: image_id {note['image_id']} is not in {self.annotations}: use its own boxes"
                 )
             box, score = read_box(note, where), note["score"]
-            if not isinstance(score, int | float):
-                raise InputError(f"{where}: score is {score!r}, must be a number: mend it")
+            if not is_number(score):
+                raise InputError(f"{where}: score is {score!r:.40}, must be a number: mend it")
             if note["category_id"] != self.category_id or score < threshold:
                 continue
             picture = pictures[note["image_id"]]
             if clip_box(box, picture) is None:
-                flat.add(f"{where} (bbox {note['bbox']})")
+                flat.add(f"{where} (bbox {note['bbox']!r:.100})")
                 continue
             area = float(box[2] * box[3])
             instances.append(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from polarpix.errors import InputError
+from polarpix.places import safe_name
 from polarpix.types import FloatArray, IntArray, KeypointSchema
 
 __all__ = [
@@ -20,6 +20,7 @@ __all__ = [
     "clip_box",
     "find_category",
     "index_pictures",
+    "is_number",
     "parse_json",
     "read_area",
     "read_box",
@@ -29,6 +30,7 @@ __all__ = [
 ]
 
 IDS = ("id", "image_id", "category_id")
+LARGEST = 1e15  # pixels; squares of it still fit into float32
 
 
 @dataclass(frozen=True)
@@ -57,8 +59,8 @@ def parse_json(path: Path) -> tuple[Any, bytes]:
         raise InputError(f"{path}: cannot read the file ({error.strerror}): check the path") from error
     try:
         return json.loads(text), text
-    except ValueError as error:
-        raise InputError(f"{path}: not JSON ({error}): give a COCO keypoint or detection file") from error
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{path}: not JSON ({error!s:.200}): give a COCO keypoint or detection file") from error
 
 
 def read_page(path: Path, labelled: bool = True) -> dict[str, Any]:
@@ -90,6 +92,13 @@ def require(note: Any, keys: Iterable[str], where: str) -> None:
             raise InputError(f"{where} has no {key!r}: add it")
         if key in IDS and not isinstance(note[key], int):
             raise InputError(f"{where} has {key} {note[key]!r:.40}: COCO's ids are whole numbers, give one")
+        if key in IDS and abs(note[key]) >= 2**63:
+            raise InputError(f"{where} has a {key} of more than 64 bits: number the entries anew")
+
+
+def is_number(value: Any) -> bool:
+    """Whether a value is a finite number that pixels, or their squares, can be counted by."""
+    return isinstance(value, int | float) and abs(value) <= LARGEST
 
 
 def find_category(page: dict[str, Any], schema: KeypointSchema | None, source: Path) -> dict[str, Any]:
@@ -97,11 +106,11 @@ def find_category(page: dict[str, Any], schema: KeypointSchema | None, source: P
     categories = page["categories"]
     for number, category in enumerate(categories):
         require(category, ("id",), f"{source}: category number {number}")
-    named = [c for c in categories if c.get("keypoints")]
+    named = [c for c in categories if isinstance(c.get("keypoints"), list) and c["keypoints"]]
     if schema is None:
         if len(named) == 1:
             return dict(named[0])
-        trouble = f"categories {[c.get('name') for c in named]} have" if named else "no category has"
+        trouble = f"categories {[c.get('name') for c in named]!r:.200} have" if named else "no category has"
         raise InputError(f"{source}: {trouble} keypoint names: give a schema file with the names of the one you mean")
     if named:
         same = [c for c in named if tuple(c["keypoints"]) == schema.names]
@@ -110,10 +119,11 @@ def find_category(page: dict[str, Any], schema: KeypointSchema | None, source: P
     if len(same) > 1:
         same = [c for c in same if c.get("name") == schema.category]
     if len(same) != 1:
-        listed = "; ".join(f"{c.get('name')}: {', '.join(map(str, c.get('keypoints') or []))}" for c in categories)
+        names = {id(c): ", ".join(map(str, c["keypoints"])) for c in named}
+        listed = "; ".join(f"{c.get('name')}: {names.get(id(c), '')}" for c in categories)
         wanted = f"{schema.category}: {', '.join(schema.names)}"
         raise InputError(
-            f"{source}: no single category fits the schema ({wanted}); it has ({listed}): mend one of them"
+            f"{source}: no single category fits the schema ({wanted!r:.200}); it has {listed!r:.200}: mend one of them"
         )
     return dict(same[0])
 
@@ -126,9 +136,10 @@ def index_pictures(page: dict[str, Any], source: Path) -> dict[int, Picture]:
         if note["id"] in pictures:
             raise InputError(f"{source}: image id {note['id']} occurs more than once: number the images anew")
         size = (note["height"], note["width"])
-        if not all(isinstance(side, int | float) and side >= 1 for side in size):
-            raise InputError(f"{source}: image {note['id']} has height, width {size}: give its size in pixels")
-        pictures[note["id"]] = Picture(note["id"], str(note["file_name"]), (int(size[0]), int(size[1])))
+        if not all(is_number(side) and side >= 1 for side in size):
+            raise InputError(f"{source}: image {note['id']} has height, width {size!r:.80}: give its size in pixels")
+        file = safe_name(note["file_name"], f"{source}: image {note['id']}")
+        pictures[note["id"]] = Picture(note["id"], file, (int(size[0]), int(size[1])))
     if not pictures:
         raise InputError(f"{source}: 'images' is empty: the split has nothing in it, give another file")
     return pictures
@@ -144,22 +155,21 @@ def read_keypoints(note: dict[str, Any], K: int, where: str) -> tuple[FloatArray
         raise InputError(f"{where}: keypoints holds {count}; {K} names need {3 * K}: give x, y, visibility for each")
     try:
         triples = np.array(given, np.float64).reshape(K, 3)
-    except (TypeError, ValueError) as error:
-        raise InputError(f"{where}: keypoints {given} are not all numbers: mend them") from error
+    except (TypeError, ValueError, OverflowError) as error:
+        raise InputError(f"{where}: keypoints {given!r:.200} are not all numbers: mend them") from error
     if not np.isin(triples[:, 2], (0, 1, 2)).all():
-        raise InputError(f"{where}: visibilities are {triples[:, 2].tolist()}; COCO knows 0, 1 and 2: mend them")
+        raise InputError(f"{where}: visibilities are {triples[:, 2].tolist()!r:.200}; COCO knows 0, 1 and 2: mend them")
     labelled = triples[:, 2] > 0
-    if not np.isfinite(triples[labelled]).all():
-        raise InputError(f"{where}: a labelled keypoint is not finite in {given}: give it visibility 0")
+    if not (np.abs(triples[labelled]) <= LARGEST).all():  # nor nan
+        raise InputError(f"{where}: a labelled keypoint is not finite in {given!r:.200}: give it visibility 0")
     return np.where(labelled[:, None], triples[:, :2], 0).astype(np.float32), triples[:, 2].astype(np.int64)
 
 
 def read_box(note: dict[str, Any], where: str) -> FloatArray:
     """The ``bbox`` [4] of an annotation or a detection."""
     box = note["bbox"]
-    numbers = isinstance(box, list) and all(isinstance(v, int | float) and math.isfinite(v) for v in box)
-    if not numbers or len(box) != 4:
-        raise InputError(f"{where}: bbox is {box}; it must be four numbers, x, y, width, height: mend it")
+    if not isinstance(box, list) or len(box) != 4 or not all(map(is_number, box)):
+        raise InputError(f"{where}: bbox is {box!r:.100}; it must be four numbers, x, y, width, height: mend it")
     return np.array(box, np.float32)
 
 
@@ -168,7 +178,7 @@ def read_area(note: dict[str, Any], where: str) -> float | None:
     area = note.get("area")
     if area is None:
         return None
-    if not isinstance(area, int | float) or not 0 <= area < math.inf:
+    if not is_number(area) or area < 0:
         raise InputError(
             f"{where}: area is {area!r:.40}; it must be a number of square pixels: mend it or leave it out"
         )

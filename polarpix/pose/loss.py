@@ -12,6 +12,11 @@ from polarpix.pose.maps import by_keypoint
 __all__ = ["POSE_LOSSES", "heatmap_mse", "heatmap_offset", "heatmap_ohkm", "pose_loss"]
 
 
+def mean(values: Tensor) -> Tensor:
+    """The mean; 0 with a gradient, not nan, of a batch without samples."""
+    return values.mean() if values.numel() else values.sum()
+
+
 def keypoint_errors(pred: Tensor, target: Tensor, weight: Tensor) -> Tensor:
     """Half the mean squared error of each heatmap, weighted: [B, K], in fp32."""
     if pred.shape != target.shape:
@@ -22,13 +27,13 @@ def keypoint_errors(pred: Tensor, target: Tensor, weight: Tensor) -> Tensor:
 
 def heatmap_mse(pred: Tensor, target: Tensor, weight: Tensor) -> Tensor:
     """0.5 * mean squared error, weighted by visibility (SimpleBaseline, Xiao et al., ECCV 2018). Scalar."""
-    return keypoint_errors(pred, target, weight).mean()
+    return mean(keypoint_errors(pred, target, weight))
 
 
 def heatmap_ohkm(pred: Tensor, target: Tensor, weight: Tensor, hardest: int = 8) -> Tensor:
     """The same over the ``hardest`` keypoints of each sample only (online hard keypoint mining, CPN, CVPR 2018)."""
     errors = keypoint_errors(pred, target, weight)  # [B, K]
-    return errors.topk(min(hardest, errors.shape[1]), dim=1).values.mean()
+    return mean(errors.topk(min(hardest, errors.shape[1]), dim=1).values)
 
 
 def heatmap_offset(pred: Tensor, target: Tensor, weight: Tensor) -> Tensor:
@@ -41,7 +46,7 @@ def heatmap_offset(pred: Tensor, target: Tensor, weight: Tensor) -> Tensor:
     true_disk, *true_offsets = by_keypoint(target, 3).unbind(2)
     loss = heatmap_mse(disk, true_disk, weight)
     for offset, true_offset in zip(offsets, true_offsets, strict=True):
-        loss = loss + 0.5 * (true_disk * (offset - true_offset)).square().mean()
+        loss = loss + 0.5 * mean((true_disk * (offset - true_offset)).square())
     return loss
 
 

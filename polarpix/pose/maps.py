@@ -28,7 +28,7 @@ __all__ = [
 
 def by_keypoint(maps: Tensor, channels: int) -> Tensor:
     """Maps [B, K * channels, h, w] as [B, K, channels, h, w]."""
-    return maps.reshape(maps.shape[0], -1, channels, *maps.shape[2:])
+    return maps.reshape(maps.shape[0], maps.shape[1] // channels, channels, *maps.shape[2:])
 
 
 def flip_heatmaps(heatmaps: Tensor, flip_order: Sequence[int], shift: bool, channels: int = 1) -> Tensor:

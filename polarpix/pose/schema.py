@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import warnings
 from collections.abc import Mapping, Sequence
@@ -11,6 +12,7 @@ from typing import Any
 import yaml
 
 from polarpix.errors import InputError
+from polarpix.pages import check_size
 from polarpix.types import KeypointSchema
 
 __all__ = ["COCO_SIGMAS", "load_schema", "mirror_pairs", "save_schema", "schema_from_category"]
@@ -61,8 +63,9 @@ def load_schema(path: str | Path) -> KeypointSchema:
         page = yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise InputError(f"{path}: cannot read the keypoint schema ({error.strerror}): check the path") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise InputError(f"{path}: keypoint schema is not YAML ({_first_line(error)}): mend the file") from error
+    check_size(page, str(path))
     if not isinstance(page, dict) or not isinstance(page.get("names"), list):
         raise InputError(f"{path}: keypoint schema must be a mapping with a list 'names': add it")
     unknown = sorted(str(key) for key in page if key not in _KEYS)
@@ -147,7 +150,11 @@ def _mirrored(name: str) -> list[str]:
 
 def _names(names: Sequence[Any], source: str) -> tuple[str, ...]:
     if not all(isinstance(name, str) and name for name in names):
-        raise InputError(f"{source}: keypoint names must be non-empty strings, got {list(names)}: mend them")
+        raise InputError(f"{source}: keypoint names must be non-empty strings, got {list(names)!r:.200}: mend them")
+    try:
+        "".join(names).encode()
+    except UnicodeEncodeError:  # half a pair of surrogates, which JSON can hold and no file
+        raise InputError(f"{source}: keypoint names {list(names)!r:.200} are no valid Unicode: mend them") from None
     return tuple(names)
 
 
@@ -156,14 +163,16 @@ def _pairs(pairs: Any, names: tuple[str, ...], first: int, key: str, source: str
     out = []
     for pair in pairs if isinstance(pairs, list) else [pairs]:
         if not isinstance(pair, list | tuple) or len(pair) != 2:
-            raise InputError(f"{source}: {key} holds {pair!r}: give pairs of keypoint names or indices")
+            raise InputError(f"{source}: {key} holds {pair!r:.80}: give pairs of keypoint names or indices")
         ends = [names.index(end) if end in names else end for end in pair]
         if not all(isinstance(end, int) for end in ends):
-            raise InputError(f"{source}: {key} holds {pair!r}, which is no pair of keypoints: the names are {names}")
+            raise InputError(
+                f"{source}: {key} holds {pair!r:.80}, which is no pair of keypoints: the names are {names!r:.200}"
+            )
         a, b = (end - (0 if isinstance(raw, str) else first) for end, raw in zip(ends, pair, strict=True))
         if not (0 <= a < len(names) and 0 <= b < len(names)):
             span = f"{first}..{len(names) - 1 + first}"
-            raise InputError(f"{source}: {key} holds {pair!r}: indices must lie in {span}")
+            raise InputError(f"{source}: {key} holds {pair!r:.80}: indices must lie in {span}")
         out.append((a, b))
     return tuple(out)
 
@@ -171,8 +180,8 @@ def _pairs(pairs: Any, names: tuple[str, ...], first: int, key: str, source: str
 def _sigmas(given: Any, given_from: str, names: tuple[str, ...], source: str) -> tuple[tuple[float, ...], str]:
     """The OKS sigmas and where they come from; warns where they are a default."""
     if given is not None:
-        if not isinstance(given, list) or not all(isinstance(s, int | float) for s in given):
-            raise InputError(f"{source}: sigmas must be a list of numbers, got {given!r}: mend it")
+        if not isinstance(given, list) or not all(isinstance(s, int | float) and abs(s) < math.inf for s in given):
+            raise InputError(f"{source}: sigmas must be a list of numbers, got {given!r:.200}: mend it")
         return tuple(float(s) for s in given), given_from
     if all(name in COCO_SIGMAS for name in names):
         return tuple(COCO_SIGMAS[name] for name in names), "coco"
@@ -218,4 +227,4 @@ def _build(
 
 
 def _first_line(error: Exception) -> str:
-    return str(error).splitlines()[0]
+    return (str(error).splitlines() or [type(error).__name__])[0][:200]

@@ -10,6 +10,7 @@ import numpy as np
 from polarpix.config import SegDataConfig
 from polarpix.errors import InputError
 from polarpix.images import IMAGE_SUFFIXES, read_image, read_label
+from polarpix.places import safe_name
 from polarpix.seg.classes import CAMVID, CITYSCAPES, VOC, cityscapes_train_ids, voc_palette
 from polarpix.types import ClassTable, SegSample, UInt8Array
 
@@ -289,6 +290,9 @@ def _voc_root(root: str) -> Path:
 
 
 def _voc_listed(root: Path, names: Path, labels: str) -> SegDataset:
-    stems = names.read_text(encoding="utf-8").split()
+    try:
+        stems = [safe_name(stem, str(names)) for stem in names.read_text(encoding="utf-8").split()]
+    except UnicodeDecodeError as error:
+        raise InputError(f"{names}: not text ({error}): write the list anew") from error
     files = [(root / "JPEGImages" / f"{stem}.jpg", root / labels / f"{stem}.png") for stem in stems]
     return _listed(files, VOC, _identity(VOC), names.stem, names)

@@ -187,12 +187,16 @@ def test_files_that_are_no_weights(tmp_path: Path, capsys: pytest.CaptureFixture
     (tmp_path / "text.pth").write_text("hello")
     (tmp_path / "page.pth").write_text("task: seg\nname: tiny\nseed: 0\n")
     (tmp_path / "cut.safetensors").write_bytes(b"\x10\x00\x00\x00\x00\x00\x00\x00{")
+    flipped = bytearray(whole.read_bytes())
+    flipped[flipped.index(torch.load(whole)["0.weight"].numpy().tobytes())] ^= 16
+    (tmp_path / "flipped.pth").write_bytes(bytes(flipped))
     save(tmp_path / "code.pth", {"x": Unsafe()})
     save(tmp_path / "list.pth", [torch.zeros(1)])
     save(tmp_path / "other.pth", {"a": torch.zeros(1)})
     for name, message in {
         "absent.pth": "no such weights file: give a .pth",
         "cut.pth": "truncated or not a torch file",
+        "flipped.pth": "truncated or not a torch file",
         "empty.pth": "truncated or not a torch file",
         "page.pth": "truncated or not a torch file",
         "text.pth": "truncated or not a torch file",

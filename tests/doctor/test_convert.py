@@ -1,6 +1,7 @@
 """The way from format to format: what each can hold comes back as it was, digit by digit."""
 
 import json
+import math
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -121,6 +122,14 @@ SPOILT: dict[str, tuple[str, Callable[[Table], Any]]] = {
     "unknown image": ("image 9", lambda t: t["annotations"][0].update(image_id=9)),
     "unknown category": ("category 9", lambda t: t["annotations"][0].update(category_id=9)),
     "short keypoints": ("5 numbers", lambda t: t["annotations"][0]["keypoints"].pop()),
+    "infinite box": ("four numbers", lambda t: t["annotations"][0].update(bbox=[1, 2, math.inf, 4])),
+    "box of texts": ("four numbers", lambda t: t["annotations"][0].update(bbox=["a", 2, 3, 4])),
+    "nan not labelled": ("not finite", lambda t: t["annotations"][0].update(keypoints=[1, 2, 2, 0, math.nan, 0])),
+    "info of another kind": ("info is", lambda t: t.update(info=[1])),
+    "line break in a name": ("control characters", lambda t: t["images"][0].update(file_name="a\nb.png")),
+    "nameless category": ("no 'name'", lambda t: t["categories"][0].pop("name")),
+    "half a surrogate": ("valid Unicode", lambda t: t["categories"][0].update(keypoints=["a", "\ud800"])),
+    "category twice": ("id 1 of another", lambda t: t["categories"].append(t["categories"][0])),
     "no keypoint names": ("nothing to convert", lambda t: t["categories"][0].pop("keypoints")),
 }
 
@@ -179,3 +188,13 @@ def test_images_are_found_by_name_last_part_or_another_ending(blanks: Path, tmp_
     for bad in ("../0.png", "/0.png", "", None, 3, "a\0b"):
         with pytest.raises(InputError, match="leads out"):
             safe_name(bad, "x")
+
+
+def test_masks_of_another_size_than_the_table_says_are_not_drawn(tmp_path: Path, blanks: Path) -> None:
+    """A table could else ask for a map that fills the memory."""
+    table = small()
+    table["images"][0].update(width=10**6, height=10**6)
+    table["annotations"][0]["segmentation"] = [[0, 0, 9, 0, 9, 9]]
+    (tmp_path / "a.json").write_text(json.dumps(table))
+    with pytest.raises(InputError, match=r"is \d+x\d+, the table says otherwise: mend width and height"):
+        convert(tmp_path / "a.json", tmp_path / "out", "coco", "masks", Options(blanks))

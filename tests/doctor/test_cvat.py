@@ -97,7 +97,7 @@ def test_names_are_quoted_and_what_xml_cannot_hold_is_refused(tmp_path: Path) ->
     found = read((tmp_path / "t.xml").read_text(), tmp_path)
     assert found["images"][0]["file_name"] == 'a<&">.jpg'
     assert (found["categories"][0]["name"], found["categories"][0]["keypoints"]) == ("<m>&", ['"a"'])
-    image["file_name"] = "a\x01.jpg"
+    table["categories"][0]["keypoints"] = ["a\x01"]
     (tmp_path / "t.json").write_text(json.dumps(table))
     with pytest.raises(InputError, match="XML cannot"):
         convert(tmp_path / "t.json", tmp_path / "u.xml", "coco", "cvat", Options())

@@ -1,6 +1,7 @@
 """YOLO-pose sets: decimals as they are written, splits, and lines that are refused."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -92,6 +93,13 @@ def test_two_numbers_a_point_take_zero_for_not_labelled(root: Path) -> None:
 def test_lines_that_are_none_are_refused(line: str, words: str, root: Path) -> None:
     (root / "labels/train/0.txt").write_text(line)
     with pytest.raises(InputError, match=words):
+        read(root)
+
+
+def test_lines_that_are_no_text(root: Path) -> None:
+    label = root / "labels/train/0.txt"
+    label.write_bytes(b"0 0.5 \xff\xfe")
+    with pytest.raises(InputError, match=rf"^{re.escape(str(label))}: not text"):
         read(root)
 
 

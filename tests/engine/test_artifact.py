@@ -3,7 +3,9 @@
 import dataclasses
 import json
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -75,6 +77,50 @@ def test_files_of_others_are_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="not a readable safetensors file") as caught:
         load_artifact(other)
     assert "\n" not in str(caught.value)
+
+
+def relabelled(path: Path, change: Callable[[dict[str, Any]], object]) -> None:
+    """The file with another header."""
+    data = path.read_bytes()
+    length = int.from_bytes(data[:8], "little")
+    header = json.loads(data[8 : 8 + length])
+    change(header)
+    text = json.dumps(header).encode()
+    path.write_bytes(len(text).to_bytes(8, "little") + text + data[8 + length :])
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda h: h["a"].update(data_offsets=[0, 2**40]),
+        lambda h: h["a"].update(shape=[2**31, 2**31]),
+        lambda h: h["a"].update(dtype="F31"),
+        lambda h: h["b"].update(data_offsets=h["a"]["data_offsets"]),
+        lambda h: h["__metadata__"].update(run="{"),
+        lambda h: h["__metadata__"].update(run="[1]"),
+        lambda h: h["__metadata__"].update(labels='{"names": ["a"]}'),
+        lambda h: h["__metadata__"].update(labels="[" * 100_000),
+        lambda h: h["__metadata__"].update(metrics="3"),
+        lambda h: h["__metadata__"].pop("labels"),
+    ],
+)
+def test_a_header_that_lies_is_one_line(tmp_path: Path, change: Callable[[dict[str, Any]], object]) -> None:
+    path = tmp_path / "w.safetensors"
+    save_artifact(path, {"a": torch.ones(2), "b": torch.ones(2)}, pose_run(), FIGURE_SCHEMA, {})
+    load_artifact(path)
+    relabelled(path, change)
+    with pytest.raises(InputError, match=r"^\S+: (not a readable safetensors file|its metadata is damaged)") as caught:
+        load_artifact(path)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("length", [0, 1, 10**9, 2**63, 2**64 - 1])
+def test_a_header_of_another_length_is_one_line(tmp_path: Path, length: int) -> None:
+    path = tmp_path / "w.safetensors"
+    save_artifact(path, {"a": torch.ones(2)}, pose_run(), FIGURE_SCHEMA, {})
+    path.write_bytes(length.to_bytes(8, "little") + path.read_bytes()[8:])
+    with pytest.raises(InputError, match="not a readable safetensors file"):
+        load_artifact(path)
 
 
 @pytest.fixture

@@ -1,5 +1,8 @@
 """Going on: which folder may, from which checkpoint, and what is said where it may not."""
 
+import os
+import pickle
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -94,9 +97,40 @@ def spoil(path: Path) -> None:
     path.write_bytes(bytes(data))
 
 
+class Payload:
+    """Makes a file when a pickle of it is read."""
+
+    def __init__(self, mark: Path) -> None:
+        self.mark = mark
+
+    def __reduce__(self) -> tuple[Any, tuple[str]]:
+        return os.system, (f"touch '{self.mark}'",)
+
+
+def test_a_checkpoint_runs_nothing(started: Path, tmp_path: Path) -> None:
+    mark, last = tmp_path / "ran", started / "checkpoints" / "last.ckpt"
+    parts = {part: {} for part in PARTS}
+    for content in (parts | {"extra": Payload(mark)}, parts | {"callbacks": {"x": Payload(mark)}}, Payload(mark)):
+        torch.save(content, last)
+        refused(started, "holds more than a training writes", page())
+        last.write_bytes(pickle.dumps(content))
+        refused(started, "damaged or cut off", page())
+    assert not mark.exists()
+
+
+def packed(path: Path) -> None:
+    """The same archive, compressed."""
+    with zipfile.ZipFile(path) as old:
+        entries = {name: old.read(name) for name in old.namelist()}
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as new:
+        for name, data in entries.items():
+            new.writestr(name, data)
+
+
 @pytest.mark.parametrize(
     ("damage", "words"),
     [
+        (packed, "is compressed"),
         (cut_off, "damaged or cut off"),
         (spoil, "damaged or cut off"),
         (lambda path: path.write_bytes(path.read_bytes()[:500]), "damaged or cut off"),

@@ -3,6 +3,7 @@
 import copy
 import hashlib
 import json
+import math
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -143,6 +144,16 @@ def edit(page: Page, *path: Any, to: Any = None) -> Page:
     ("change", "said"),
     [
         (lambda p: "{", "not JSON"),
+        (lambda p: "[" * 100_000, "not JSON"),
+        (lambda p: edit(p, "images", 0, "file_name", to="../outside.png"), "leads out of its folder"),
+        (lambda p: edit(p, "images", 0, "file_name", to="/etc/hostname"), "leads out of its folder"),
+        (lambda p: edit(p, "images", 0, "file_name", to="a\0.png"), "leads out of its folder"),
+        (lambda p: edit(p, "images", 0, "width", to=math.inf), "give its size in pixels"),
+        (lambda p: edit(p, "annotations", 0, "bbox", to=[0, 0, 10**400, 1]), "four numbers"),
+        (lambda p: edit(p, "annotations", 0, "bbox", to="a\nb"), "four numbers"),
+        (lambda p: edit(p, "annotations", 0, "area", to=10**400), "square pixels"),
+        (lambda p: edit(p, "annotations", 0, "keypoints", 0, to=10**400), "not all numbers"),
+        (lambda p: edit(p, "annotations", 0, "id", to=10**400), "more than 64 bits"),
         (lambda p: [], "no list 'images'"),
         (lambda p: edit(p, "categories"), "no list 'categories'"),
         (lambda p: edit(p, "images", to=[]) | {"annotations": []}, "'images' is empty"),
