@@ -367,12 +367,26 @@ def faulted(file: str, record: dict[str, Any]) -> list[str]:
     return ["### Trainings under fault", "", made_by(file, record), "", *grid(head, rows)]
 
 
+def silent(file: str, record: dict[str, Any]) -> list[str]:
+    """What the doctor says of real sets: a record of benchmarks/doctor_real_sets.py."""
+    rows = []
+    for one in record["sets"]:
+        images = f"{sum(one['images'].values()):,}"
+        said = [[f["name"], f["level"], f"{f['count']:,}", f["looked_at"]] for f in one["findings"]]
+        rows += [[one["set"], images, *cells] for cells in said or [["nothing", "–", "0", ""]]]
+    head = ["set", "images", "finding", "level", "cases", "what was seen in them"]
+    told = record["conditions"]
+    where = f"`{record['command']}` on {told['device']}, at `{told['commit']}`: `{file}`."
+    return ["### The data doctor on real sets", "", where, "", *grid(head, rows)]
+
+
 # What a record is told by -> its section, in the order of the page.
 RELIABILITY = {
     "fault injection": faulted,
     "fuzz_inputs": fuzzed,
     "serve_load": served,
     "data_check": doctored,
+    "doctor_real_sets": silent,
 }
 
 
