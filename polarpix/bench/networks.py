@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from polarpix.bench.block_settings import Block
 from polarpix.config import BackboneConfig, PoseModelConfig, SegModelConfig
@@ -154,6 +155,19 @@ class TorchvisionSeg(nn.Module):
         return logits  # [B, C, H, W]
 
 
+class Padded(nn.Module):
+    """A network for sides that are multiples of 32 on images of any size: zeros are added and cut off again."""
+
+    def __init__(self, net: nn.Module) -> None:
+        super().__init__()
+        self.net = net
+
+    def forward(self, image: Tensor) -> Tensor:
+        height, width = image.shape[2:]
+        logits: Tensor = self.net(F.pad(image, (0, -width % 32, 0, -height % 32)))
+        return logits[..., :height, :width]  # [B, C, H, W]
+
+
 def _smp(architecture: str, encoder: str) -> Callable[[Network], nn.Module]:
     """A network of segmentation_models.pytorch, where it is installed."""
 
@@ -165,7 +179,7 @@ def _smp(architecture: str, encoder: str) -> Callable[[Network], nn.Module]:
         built: nn.Module = getattr(smp, architecture)(
             encoder_name=encoder, encoder_weights=None, classes=network.outputs
         )
-        return built
+        return Padded(built)
 
     return build
 
