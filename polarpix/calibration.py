@@ -121,16 +121,19 @@ def read_calibration(values: dict[str, Any] | None) -> Calibration | None:
     """
     if values is None:
         return None
-    frozen: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in values.items()}
     try:
+        frozen: dict[str, Any] = {key: tuple(v) if isinstance(v, list) else v for key, v in values.items()}
         found = Calibration(**frozen)
         curve = np.array([found.scores, found.probabilities], np.float64)  # [2, M]
-    except TypeError as error:
-        raise ValueError(str(error)) from error
-    rising = curve.ndim == 2 and curve.shape[1] > 0 and (np.diff(curve[0]) > 0).all() and (np.diff(curve[1]) >= 0).all()
-    sound = rising and np.isfinite(curve).all() and curve[1].min() >= 0 and curve[1].max() <= 1
-    if not sound or len(found.covariance) != 2 or len(found.radii) not in (0, len(CLAIMS)):
-        raise ValueError("a curve of probabilities that rises, two numbers of a covariance and a radius per claim")
+        more = np.array([*found.covariance, *found.radii], np.float64)
+        rising = curve.ndim == 2 and curve.size and (np.diff(curve[0]) > 0).all() and (np.diff(curve[1]) >= 0).all()
+        sound = rising and np.isfinite(curve).all() and curve[1].min() >= 0 and curve[1].max() <= 1
+        sound = sound and np.isfinite(more).all() and (more >= 0).all() and isinstance(found.protocol, dict)
+        sound = sound and len(found.covariance) == 2 and len(found.radii) in (0, len(CLAIMS))
+    except (TypeError, ValueError, AttributeError):
+        sound = False
+    if not sound:
+        raise ValueError("no calibration: a curve of probabilities that rises, a covariance and a radius per claim")
     return found
 
 

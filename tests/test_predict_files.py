@@ -16,7 +16,6 @@ from polarpix.errors import InputError
 from polarpix.images import read_image, read_label
 from polarpix.predict import PosePredictor, SegPredictor, load
 from polarpix.predict_files import FileJob, predict_files, seconds_line, unique_media
-from polarpix.results import PoseResult
 from polarpix.sources import read_frames
 
 
@@ -102,10 +101,10 @@ def test_an_interruption_keeps_what_was_found(
 def test_what_cannot_be_written_ends_the_work(
     images: Path, pose: PosePredictor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def full(self: PoseResult, path: Path) -> None:
+    def full(path: Path, image: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device", str(path))
 
-    monkeypatch.setattr(PoseResult, "save", full)
+    monkeypatch.setattr("polarpix.outputs.write_image", full)
     with pytest.raises(OSError, match="No space left"):
         run(pose, [str(images)], "", tmp_path / "out")
 

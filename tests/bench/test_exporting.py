@@ -31,8 +31,8 @@ def test_the_exported_files_give_the_same_by_hand(
     np.testing.assert_allclose(points, found[0], atol=0.05)
     np.testing.assert_allclose(scores, found[1], atol=1e-4)
     label, confidence = by_hand.masks_whole(seg_export.file, picture)()
-    np.testing.assert_array_equal(label, masks(picture).prediction.label)
-    np.testing.assert_array_equal(confidence, masks(picture).prediction.confidence)
+    np.testing.assert_array_equal(label, masks.label(picture[None])[0][0])
+    np.testing.assert_array_equal(confidence, masks.label(picture[None])[1][0])
 
 
 def test_the_decode_by_hand_is_udps() -> None:

@@ -111,7 +111,7 @@ def test_a_damaged_calibration_is_named(bare_pose: Path, tmp_path: Path) -> None
     artifact = load_artifact(bare_pose)
     falling = Calibration((0.1, 0.9), (0.8, 0.2), "val", 3)
     write_artifact(tmp_path / "odd.safetensors", replace(artifact, calibration=falling))
-    with pytest.raises(InputError, match=r"odd\.safetensors: its metadata is damaged .a curve"):
+    with pytest.raises(InputError, match=r"odd\.safetensors: its metadata is damaged .no calibration"):
         load_artifact(tmp_path / "odd.safetensors")
     shutil.copy(bare_pose, tmp_path / "plain.safetensors")
     assert load_artifact(tmp_path / "plain.safetensors").calibration is None
