@@ -76,7 +76,9 @@ def info(what: str = "", /) -> int:
         network = f"{backbone['name']}, attention {artifact.attention}{kind}"
         print(f"{artifact.file}\n  task       {artifact.task}\n  network    {network}")
         print(f"  outputs    {len(artifact.labels.names)}: {', '.join(artifact.labels.names)}")
-        print(f"  trained on {artifact.run['data']['root']}\n  commit     {artifact.commit or 'unknown'}")
+        data = artifact.run["data"]
+        print(f"  trained on {Path(data['root'], data.get('train_annotations', ''))}")
+        print(f"  commit     {artifact.commit or 'unknown'}")
         print(f"  scores     {described(artifact.calibration)}")
         if what in MODELS:
             print(f"  card       {MODELS[what].card}")

@@ -166,6 +166,7 @@ def describe(exported: Exported) -> str:
         inside = f"argmax, {protocol.mode} images"
         inside += "" if list(protocol.scales) == [1.0] else f", scales {list(protocol.scales)}"
         inside += ", mirrored too" if protocol.flip else ""
+    data = Path(exported.run.data.root, getattr(exported.run.data, "train_annotations", ""))
     lines = [
         exported.file,
         f"  task       {exported.task}",
@@ -173,7 +174,7 @@ def describe(exported: Exported) -> str:
         f"  outputs    {len(exported.labels.names)}: {', '.join(exported.labels.names)}",
         f"  takes      {taken}",
         f"  inside     {inside}",
-        f"  trained on {exported.run.data.root}",
+        f"  trained on {data}",
         f"  scores     {described(exported.calibration)}",
         f"  commit     {exported.commit or 'unknown'}",
         f"  exported   by polarpix {exported.version}",
