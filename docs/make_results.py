@@ -318,6 +318,18 @@ def fuzzed(file: str, record: dict[str, Any]) -> list[str]:
     ]
 
 
+def drawn(file: str, record: dict[str, Any]) -> list[str]:
+    """Files that Hypothesis damaged: a record of benchmarks/fuzz_hypothesis.py."""
+    columns = ("accepted", "refused in one line")
+    rows = [
+        [reader, f"{sum(counts.values()):,}", *(f"{counts.get(column, 0):,}" for column in columns)]
+        for reader, counts in record["readers"].items()
+    ]
+    said = f"Anything else would have stopped the run. The process took {record['highest_megabytes']:,} MB at most."
+    head = ["reader", "files", *columns]
+    return ["### Files damaged by Hypothesis", "", f"{said} {made_by(file, record)}", "", *grid(head, rows)]
+
+
 def served(file: str, record: dict[str, Any]) -> list[str]:
     """What every kind of request was answered with: a record of benchmarks/serve_load.py."""
     rows = []
@@ -384,6 +396,7 @@ def silent(file: str, record: dict[str, Any]) -> list[str]:
 RELIABILITY = {
     "fault injection": faulted,
     "fuzz_inputs": fuzzed,
+    "fuzz_hypothesis": drawn,
     "serve_load": served,
     "data_check": doctored,
     "doctor_real_sets": silent,
