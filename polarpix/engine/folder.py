@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import io
 import os
 import threading
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import pytorch_lightning as pl
 import torch
@@ -27,7 +29,8 @@ __all__ = ["Presence", "WholeFiles", "held", "missed"]
 def held(folder: Path) -> Iterator[None]:
     """Keep other trainings out of a run folder; of a training by several processes the first one does.
 
-    The lock is the operating system's: it goes with the process, however that ends.
+    The lock is the operating system's: it goes with the process, however that ends. Where the file system knows no
+    locks, a warning says that nothing keeps others out.
 
     Raises:
         InputError: another process holds the folder.
@@ -38,18 +41,31 @@ def held(folder: Path) -> Iterator[None]:
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "run.lock"
     with path.open("a+") as file:
-        try:
-            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # forked loading processes do not inherit this kind
-        except OSError as error:
+        error = lock(file)
+        if error is not None and error.errno in (errno.EACCES, errno.EAGAIN):
             file.seek(0)
             other = file.read().strip() or "another process"
             raise InputError(
                 f"{folder}: {other} is training in it: wait until it ends, or choose another --name"
             ) from error
+        if error is not None:
+            warnings.warn(
+                f"{folder}: cannot be locked here ({error.strerror}): take care that no other training runs in it",
+                stacklevel=3,
+            )
         file.truncate(0)
         file.write(f"process {os.getpid()} on {os.uname().nodename}\n")
         file.flush()
         yield
+
+
+def lock(file: TextIO) -> OSError | None:
+    """Lock a file for this process; null, or why that cannot be."""
+    try:
+        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # forked loading processes do not inherit this kind
+    except OSError as error:
+        return error
+    return None
 
 
 class WholeFiles(TorchCheckpointIO):

@@ -51,6 +51,15 @@ def test_two_trainings_in_one_folder_refuse_each_other(tmp_path: Path) -> None:
         pass
 
 
+def test_a_file_system_without_locks_is_warned_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: Any) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr("polarpix.engine.folder.fcntl.lockf", refuse)
+    with pytest.warns(UserWarning, match=r"cannot be locked here \(No locks available\)"), held(tmp_path):
+        assert (tmp_path / "run.lock").is_file()
+
+
 def test_a_checkpoint_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
     path = tmp_path / "last.ckpt"
     WholeFiles().save_checkpoint({"state_dict": torch.ones(3)}, path)
