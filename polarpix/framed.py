@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
@@ -30,7 +31,7 @@ def check_batch(batch: int | None) -> int | None:
     return batch
 
 
-class FramedPoses:
+class FramedPoses(ABC):
     """A pose predictor over its ``locate``."""
 
     run: PoseRun
@@ -39,12 +40,12 @@ class FramedPoses:
     calibration: Calibration | None
     batch_size: int  # crops per forward pass
 
+    @abstractmethod
     def locate(
         self, image: UInt8Array | Sequence[UInt8Array], boxes: FloatArray
     ) -> tuple[FloatArray, FloatArray, FloatArray]:
         """Keypoints [N, K, 2] in image pixels, heights of the heatmaps [N, K] and covariances [N, K, 2, 2] in square
         pixels for boxes [N, 4] of one image, or each of its own."""
-        raise NotImplementedError  # what computes knows how
 
     def prepare(self, frame: Frame, boxes: Any) -> tuple[FloatArray, FloatArray]:
         """Boxes [N, 4] and their scores [N], those below ``eval.box_threshold`` left out; null is the whole image.
@@ -104,7 +105,7 @@ class FramedPoses:
         return stream_results(self, images, boxes)
 
 
-class FramedSegs:
+class FramedSegs(ABC):
     """A segmentation predictor over its ``label``."""
 
     run: SegRun
@@ -113,9 +114,9 @@ class FramedSegs:
     calibration: Calibration | None
     batch_size: int  # images of one size per forward pass
 
+    @abstractmethod
     def label(self, images: UInt8Array) -> tuple[UInt8Array, FloatArray]:
         """Class index and its probability, not yet calibrated, [B, H, W] of images [B, H, W, 3]."""
-        raise NotImplementedError  # what computes knows how
 
     def prepare(self, frame: Frame, boxes: Any) -> None:
         """Nothing is given with a frame.

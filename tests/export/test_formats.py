@@ -1,5 +1,6 @@
 """Every codec through every format: opened again, run on other batches, with its metadata."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -19,19 +20,6 @@ SIGNATURE = Signature(("image", "to_image"), ("keypoints", "scores", "covariance
 METADATA = {"format": EXPORT_FORMAT, "labels": '{"names": ["Ohr, l\\u00e4nglich"]}'}
 
 
-class Maps(nn.Module):
-    """Smooth maps of a crop, as many as a codec reads."""
-
-    def __init__(self, outputs: int) -> None:
-        super().__init__()
-        generator = torch.Generator().manual_seed(0)
-        self.weight = nn.Parameter(torch.randn(outputs, 3, 5, 5, generator=generator) * 0.05)
-
-    def forward(self, image: Tensor) -> Tensor:
-        """[B, 3, H, W] -> [B, outputs, H / 4, W / 4]."""
-        return nn.functional.conv2d(nn.functional.avg_pool2d(image, 4), self.weight, padding=2)
-
-
 def drawn(batch: int) -> tuple[Tensor, Tensor]:
     generator = torch.Generator().manual_seed(batch)
     image = torch.randint(0, 256, (batch, 48, 64, 3), dtype=torch.uint8, generator=generator)
@@ -39,9 +27,9 @@ def drawn(batch: int) -> tuple[Tensor, Tensor]:
 
 
 @pytest.mark.parametrize("codec", CODECS)
-def test_all_formats_decode_every_codec(codec: str, tmp_path: Path) -> None:
+def test_all_formats_decode_every_codec(codec: str, tmp_path: Path, maps: Callable[[int], nn.Module]) -> None:
     coder = build_codec(codec, (48, 64), (12, 16), 2.0)
-    graph = PoseGraph(Maps(3 * coder.channels_per_keypoint), coder, (1, 0, 2), shift_flipped=False)
+    graph = PoseGraph(maps(3 * coder.channels_per_keypoint), coder, (1, 0, 2), shift_flipped=False)
     program = traced(graph, drawn(2), 1)
     onnx = tmp_path / "network.onnx"
     for kind, form in FORMATS.items():
@@ -64,11 +52,11 @@ def test_all_formats_decode_every_codec(codec: str, tmp_path: Path) -> None:
     assert left == {"network.bin", "network.pt2", "network.xml"}
 
 
-def test_free_axes_have_names_and_operators_are_plain(tmp_path: Path) -> None:
+def test_free_axes_have_names_and_operators_are_plain(tmp_path: Path, maps: Callable[[int], nn.Module]) -> None:
     import onnx
 
     coder = build_codec("gaussian", (48, 64), (12, 16), 2.0)
-    program = traced(PoseGraph(Maps(3), coder, None, shift_flipped=False), drawn(2), 1)
+    program = traced(PoseGraph(maps(3), coder, None, shift_flipped=False), drawn(2), 1)
     FORMATS["onnx"].write(program, SIGNATURE, METADATA, tmp_path / "a.onnx")
     model = onnx.load(tmp_path / "a.onnx")
     onnx.checker.check_model(model, full_check=True)

@@ -1,10 +1,12 @@
 """The graph of a predictor gives what the predictor gives, before anything is exported."""
 
+from collections.abc import Callable
+
 import numpy as np
 import numpy.typing as npt
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from polarpix.export.graph import PoseGraph, SegGraph
 from polarpix.export.trace import graph_of
@@ -15,25 +17,14 @@ from polarpix.predict import PosePredictor, SegPredictor
 ORDER = (1, 0, 2)
 
 
-class Maps(nn.Module):
-    """Smooth maps of a crop, as many as a codec reads."""
-
-    def __init__(self, outputs: int) -> None:
-        super().__init__()
-        generator = torch.Generator().manual_seed(0)
-        self.weight = nn.Parameter(torch.randn(outputs, 3, 5, 5, generator=generator) * 0.05)
-
-    def forward(self, image: Tensor) -> Tensor:
-        """[B, 3, H, W] -> [B, outputs, H / 4, W / 4]."""
-        return nn.functional.conv2d(nn.functional.avg_pool2d(image, 4), self.weight, padding=2)
-
-
 @pytest.mark.parametrize("flip", [None, ORDER], ids=["straight", "flip"])
 @pytest.mark.parametrize("shift", [False, True])
 @pytest.mark.parametrize("name", CODECS)
-def test_pose_graphs_decode_as_predictors_do(name: str, shift: bool, flip: tuple[int, ...] | None) -> None:
+def test_pose_graphs_decode_as_predictors_do(
+    name: str, shift: bool, flip: tuple[int, ...] | None, maps: Callable[[int], nn.Module]
+) -> None:
     codec = build_codec(name, (48, 64), (12, 16), 2.0)
-    model = Maps(3 * codec.channels_per_keypoint)
+    model = maps(3 * codec.channels_per_keypoint)
     generator = torch.Generator().manual_seed(1)
     image = torch.randint(0, 256, (3, 48, 64, 3), dtype=torch.uint8, generator=generator)
     to_image = torch.randn(3, 2, 3, generator=generator)
