@@ -142,11 +142,17 @@ class Job:
     d_last: bool
 
     @property
+    def options(self) -> dict[str, int]:
+        """Of the compiler, as the launch gives them."""
+        if self.step.name == "grad_weight":
+            return {"num_warps": 4}
+        found: dict[str, int] = self.plan.options(self.step.name, self.gradient not in ("", self.memory))
+        return found
+
+    @property
     def threads(self) -> int:
         """Of one program."""
-        found = {"gate": "gate_warps", "grad_gate": "gate_warps", "logits": "part_warps", "grad_weight": ""}
-        name = found.get(self.step.name, "warps" if self.gradient in ("", self.memory) else "mixed_warps")
-        return 32 * int(getattr(self.plan, name) if name else 4)
+        return 32 * self.options["num_warps"]
 
     @property
     def memory(self) -> str:
@@ -227,7 +233,7 @@ def compile_kernel(job: Job) -> Any:
     aligned = {(i,): [["tt.divisibility", 16]] for i, key in enumerate(kernel.arg_names) if signature[key][0] == "*"}
     source = ASTSource(kernel, signature, {(kernel.arg_names.index(k),): v for k, v in fixed.items()}, aligned)
     target = GPUTarget("cuda", job.card.capability, 32)
-    return triton.compile(source, target=target, options={"num_warps": job.threads // 32})
+    return triton.compile(source, target=target, options=job.options)
 
 
 def widest(channels: int, pixels: int, dtype: str, last: bool) -> int:

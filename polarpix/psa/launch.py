@@ -34,6 +34,7 @@ ACCUMULATE = {torch.float64: tl.float64}  # anything else in float32
 SMALL = 1 << 16  # elements of a sample that one program takes alone
 MIXED = 512  # most channels of a gradient that lies in the other memory layout than x and is not copied
 PROGRAMS = 528  # wanted for a pass over the map: four for each of 132 multiprocessors
+REGISTERS = 1 << 16  # of a multiprocessor
 
 
 @dataclass(frozen=True)
@@ -54,6 +55,8 @@ class Plan:
     tiles: int
     splits: int
     warps: int
+    pass_warps: int
+    part_warps: int
     gate_warps: int
     small: bool
     LAST: bool
@@ -69,15 +72,27 @@ class Plan:
         """Tiles of each: as it reads C^2 weights first, it takes at least C pixels."""
         return max(self.tiles, int(triton.cdiv(self.C, self.BP)))
 
-    @property
-    def part_warps(self) -> int:
-        """Warps of each: no more for pixels that are not aligned, as twice the warps spilled a register there."""
-        return max(1, min(16, self.BC * self.BP // 1024))
+    def options(self, kernel: str, mixed: bool = False) -> dict[str, int]:
+        """Warps of a kernel's programs and, where it is said, the most registers that its threads may have.
 
-    @property
-    def mixed_warps(self) -> int:
-        """Warps of the backward where the gradient lies otherwise than the map: a tile is reordered, in registers."""
-        return min(16, 2 * self.warps)
+        Left alone the assembler stops at a number of registers at which one more program runs beside, and puts an
+        address aside for it. Told a number it takes what it needs.
+
+        Args:
+            kernel: its name.
+            mixed: the gradient lies otherwise than the map: one of two tiles is reordered, in registers.
+        """
+        warps, at_will = self.pass_warps, False
+        if kernel in ("gate", "grad_gate"):  # a program or two for each sample: none waits for room
+            warps, at_will = self.gate_warps, True
+        elif kernel == "logits":
+            warps, at_will = self.part_warps, self.BC >= 2048
+        elif mixed:
+            warps, at_will = min(16, 2 * self.warps), kernel == "grad_pool" and self.BC >= 256
+        elif kernel not in ("pool", "scale", "grad_pool"):
+            warps = self.warps
+        most = {"maxnreg": min(255, REGISTERS // (32 * warps))} if at_will and not torch.version.hip else {}
+        return {"num_warps": warps, **most}
 
 
 @lru_cache(maxsize=4096)
@@ -88,13 +103,17 @@ def plan(B: int, C: int, P: int, itemsize: int, last: bool, backward: bool) -> P
     aligned = last or inner <= VEC
     BC = max(16, triton.next_power_of_2(C))
     # Registers: a thread holds 32 numbers of a tile; 16 of each of two in the backward, and 16 in a small sample. Half
-    # as many without aligned pieces, since every number has an address of its own.
+    # as many without aligned pieces, since every number has an address of its own; half as many of float32 too in the
+    # passes that make no third tile. ``logits`` holds 16, and 32 without aligned pieces: with 16 it spilled there.
     small = C * P <= SMALL
     few = backward or small
-    elements = max(BC * inner, 4096 if few else 8192)
+    run = 1 if last and backward else inner  # pixels that lie together; two tiles of more channels would be too many
+    elements = max(BC * run, 4096 if few else 8192)
     BP = max(4, min(elements // BC, triton.next_power_of_2(P), 256))
     warps = BC * BP // (512 if few else 1024) * (1 if aligned else 2)
-    warps = max(1, min(16, warps))
+    part_warps = BC * BP // (512 if aligned else 1024)
+    warps, part_warps = (max(1, min(16, n)) for n in (warps, part_warps))
+    pass_warps = min(16, 2 * warps) if itemsize == 4 and aligned else warps
     pieces = triton.cdiv(P, BP)
     tiles = pieces if small else max(1, pieces * B // PROGRAMS)
     splits = triton.cdiv(pieces, tiles)
@@ -102,7 +121,10 @@ def plan(B: int, C: int, P: int, itemsize: int, last: bool, backward: bool) -> P
     BR = max(1, min(triton.next_power_of_2(max(1, C // 2)), block // BC))
     BS = max(1, min(triton.next_power_of_2(splits), max(8192, BC) // BC))
     gate_warps = 16 if BC >= 2048 else 8 if BC >= 256 else 4
-    return Plan(C, P, BC, BP, BR, BS, VEC, tiles, splits, warps, gate_warps, small, last, C * P >= 2**31)
+    wide = C * P >= 2**31
+    return Plan(
+        C, P, BC, BP, BR, BS, VEC, tiles, splits, warps, pass_warps, part_warps, gate_warps, small, last, wide
+    )  # fmt: skip
 
 
 def interpreted() -> bool:
@@ -196,28 +218,31 @@ def _forward(x: Tensor, weights: Sequence[Tensor], form: str, layout: str, scale
     PV = P // one.VEC
     if one.small:
         kernels.forward_small[(B,)](
-            x, out, W["W_q"], *pick(W, GATE), state, scale, PV, **blocks(one, *WHOLE, **kind), num_warps=one.warps
-        )
+            x, out, W["W_q"], *pick(W, GATE), state, scale, PV,
+            **blocks(one, *WHOLE, **kind), **one.options("forward_small"),
+        )  # fmt: skip
         return out, state
     partial = state.new_empty((B, one.splits, 2 * C + 4))
     grid = (B * one.splits,)
-    tiles = {**blocks(one, *PASS, ACC=ACC), "num_warps": one.warps}
-    kernels.pool[grid](x, W["W_q"], partial, PV, one.splits, one.tiles, **tiles)
+    tiles = blocks(one, *PASS, ACC=ACC)
+    kernels.pool[grid](x, W["W_q"], partial, PV, one.splits, one.tiles, **tiles, **one.options("pool"))
     sums, parts = partial, 1
     if form == "paper":
         programs = 1 if layout == "sequential" else 2
         kernels.gate[(B, programs)](
-            partial, state, *pick(W, GATE), P, one.splits, **blocks(one, *BETWEEN, **kind), num_warps=one.gate_warps
+            partial, state, *pick(W, GATE), P, one.splits, **blocks(one, *BETWEEN, **kind), **one.options("gate")
         )  # fmt: skip
     else:
         parts = one.parts
         sums = state.new_empty((B, parts, 2))
         kernels.logits[(B * (parts + 1),)](
             x, partial, state, sums, *pick(W, ("W_v", "W_z", "W_q2", "W_v2")), PV, one.splits, parts, one.part_tiles,
-            **blocks(one, *PASS, "BR", "BS", ACC=ACC), num_warps=one.part_warps,
+            **blocks(one, *PASS, "BR", "BS", ACC=ACC), **one.options("logits"),
         )  # fmt: skip
     BS = triton.next_power_of_2(parts)
-    kernels.scale[grid](x, out, state, sums, scale, PV, one.splits, one.tiles, parts, **(tiles | kind), BS=BS)
+    kernels.scale[grid](
+        x, out, state, sums, scale, PV, one.splits, one.tiles, parts, **(tiles | kind), BS=BS, **one.options("scale")
+    )
     return out, state
 
 
@@ -233,7 +258,7 @@ def _backward(
         return [dx, *(one.zero_() for one in dW)]
     W = named(weights, form, x)
     one = plan(B, C, P, x.element_size(), last, True)
-    warps = one.warps if d_last == last else one.mixed_warps
+    mixed = d_last != last
     ACC = ACCUMULATE.get(x.dtype, tl.float32)
     kind = {"PAPER": form == "paper", "SEQ": layout == "sequential", "ACC": ACC}
     PV = P // one.VEC
@@ -243,18 +268,23 @@ def _backward(
     if one.small:
         kernels_grad.backward_small[(B,)](
             x, d, dx, W["W_q"], state, grads, dw, *pick(W, GRAD_GATE), scale, PV,
-            **blocks(one, *WHOLE, **kind, D_LAST=d_last), num_warps=warps,
+            **blocks(one, *WHOLE, **kind, D_LAST=d_last), **one.options("backward_small", mixed),
         )  # fmt: skip
     else:
         grid = (B * one.splits,)
         partial = state.new_empty((B, one.splits, 3 * C + 4))
-        tiles = {**blocks(one, *PASS, **kind, D_LAST=d_last), "num_warps": warps}
-        kernels_grad.grad_pool[grid](x, d, state, partial, scale, PV, one.splits, one.tiles, **tiles)
+        tiles = blocks(one, *PASS, **kind, D_LAST=d_last)
+        kernels_grad.grad_pool[grid](
+            x, d, state, partial, scale, PV, one.splits, one.tiles, **tiles, **one.options("grad_pool", mixed)
+        )
         kernels_grad.grad_gate[(B,)](
             partial, state, grads, *pick(W, GRAD_GATE), P, one.splits,
-            **blocks(one, *BETWEEN, **kind), num_warps=one.gate_warps,
+            **blocks(one, *BETWEEN, **kind), **one.options("grad_gate"),
         )  # fmt: skip
-        kernels_grad.grad_input[grid](x, d, dx, W["W_q"], state, grads, dw, scale, PV, one.splits, one.tiles, **tiles)
+        kernels_grad.grad_input[grid](
+            x, d, dx, W["W_q"], state, grads, dw, scale, PV, one.splits, one.tiles,
+            **tiles, **one.options("grad_input", mixed),
+        )  # fmt: skip
     out = named(dW, form, x)
     kernels_weight.grad_weight[(triton.cdiv(C // 2, 32), triton.cdiv(C, 32), 4)](
         state, grads, dw, out["W_q"], out["b_q"], *pick(out, GATE), B, B * parts,
