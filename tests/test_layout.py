@@ -25,6 +25,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "rgb",
         "rle",
         "metadata",
+        "records",
         "chart",
         "bars",
         "matrix",
