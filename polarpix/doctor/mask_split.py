@@ -110,10 +110,10 @@ def link_or_copy(file: Path, target: Path) -> bool:
     """
     target.parent.mkdir(parents=True, exist_ok=True)
     file = file.resolve()
+    if target.exists():
+        raise InputError(f"{file}: another file has the same name but for upper and lower case: rename one")
     try:
         os.link(file, target)
-    except FileExistsError:
-        raise InputError(f"{file}: another file has the same name but for upper and lower case: rename one") from None
     except OSError:  # another file system, one without links, or a file of somebody else
         shutil.copyfile(file, target)
         return False
@@ -169,8 +169,10 @@ def of_folders(
         places: split -> what these are called below the new root.
         choice: which pictures are for validation.
     """
-    shared = [split for split in SHARED if split in pairs] or ([*pairs] if len(pairs) == 1 else [])
-    if not shared or shared == ["test"]:
+    shared, others = [split for split in SHARED if split in pairs], [split for split in pairs if split != "test"]
+    if not shared and len(others) == 1:
+        shared = others
+    if not shared:
         raise InputError(
             f"{root}: has the splits {', '.join(pairs)}, none called train or val: rename the one to share"
         )
@@ -190,7 +192,7 @@ def of_folders(
         plan.counts[split] = len(members)
         for pair in members:
             plan.files |= {f"{place}/{file.name}": file for place, file in zip(places[split], pair, strict=True)}
-    for split in pairs.keys() - {*shared}:
+    for split in (one for one in pairs if one not in shared):
         for place, folder in zip(places[split], pairs[split], strict=True):
             files = [file for file in folder.iterdir() if file.is_file()] if folder.is_dir() else []
             plan.files |= {f"{place}/{file.name}": file for file in files}

@@ -222,7 +222,8 @@ def test_links_are_followed_and_copies_made_where_there_are_no_links(
     write_set(tmp_path / "old", "folder", {"all": ["a", "b", "c"]})
     shutil.move(tmp_path / "old/images/all/a.jpg", tmp_path / "elsewhere.jpg")
     (tmp_path / "old/images/all/a.jpg").symlink_to(tmp_path / "elsewhere.jpg")
-    assert split_masks(tmp_path / "old", tmp_path / "links", Choice("a"))[1]
+    write_set(tmp_path / "old", "folder", {"test": ["t"]})
+    assert split_masks(tmp_path / "old", tmp_path / "links", Choice("a")) == ({"train": 2, "val": 1, "test": 1}, True)
     assert (tmp_path / "links/images/val/a.jpg").stat().st_ino == (tmp_path / "elsewhere.jpg").stat().st_ino
 
     def no_links(source: object, target: object) -> None:
@@ -231,6 +232,8 @@ def test_links_are_followed_and_copies_made_where_there_are_no_links(
     monkeypatch.setattr(os, "link", no_links)
     assert not split_masks(tmp_path / "old", tmp_path / "copies", Choice("a"))[1]
     assert contents(tmp_path / "copies") == contents(tmp_path / "links")
+    with pytest.raises(InputError, match="another file has the same name but for upper and lower case"):
+        link_or_copy(tmp_path / "elsewhere.jpg", tmp_path / "copies/images/val/a.jpg")
     assert not any(path.is_symlink() for out in ("links", "copies") for path in (tmp_path / out).rglob("*"))
 
 
