@@ -283,7 +283,7 @@ def on_networks(course: Course, sandbox: Path) -> None:
     from polarpix import commands
     from polarpix.backbones.extract import build_backbone
     from polarpix.backbones.weights import load_weights
-    from polarpix.config import BackboneConfig
+    from polarpix.page_parts import BackboneConfig
     from polarpix.pages import load_page
 
     config = page(sandbox)

@@ -13,8 +13,9 @@ from torch import nn
 from polarpix import cli
 from polarpix.backbones.publishers import PUBLISHERS, as_published
 from polarpix.checkpoints import Checkpoint, attention_words, backbone_name, checkpoint_text, describe_checkpoint
-from polarpix.config import BackboneConfig, PoseModelConfig, SegModelConfig
+from polarpix.config import PoseModelConfig, SegModelConfig
 from polarpix.errors import InputError
+from polarpix.page_parts import BackboneConfig
 from polarpix.pose.model import build_pose_model
 from polarpix.seg.model import build_seg_model
 

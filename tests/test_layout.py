@@ -17,7 +17,7 @@ SOURCES = sorted((ROOT / "polarpix").rglob("*.py"))
 
 # A room may import from itself and from the rows above its own.
 LAYERS: tuple[tuple[str, ...], ...] = (
-    ("errors",),
+    ("errors", "page_parts"),
     ("types", "config", "zoo"),
     (
         "psa",
@@ -25,6 +25,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "rgb",
         "rle",
         "metadata",
+        "records",
         "chart",
         "bars",
         "matrix",
@@ -76,6 +77,7 @@ ONLY_IN = {
 TESTED_IN = {
     "about": "test_cli",
     "config": "test_pages",
+    "page_parts": "test_pages",
     "errors": "test_cli",
     "__main__": "test_cli",
     "bench.commands": "test_cli",

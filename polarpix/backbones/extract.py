@@ -16,8 +16,8 @@ from polarpix.backbones.files import find_timm_weights
 from polarpix.backbones.insert import attention_blocks, insert_attention
 from polarpix.backbones.variants import apply_variant
 from polarpix.backbones.weights import load_weights
-from polarpix.config import BackboneConfig
 from polarpix.errors import InputError
+from polarpix.page_parts import BackboneConfig
 
 __all__ = ["Backbone", "build_backbone", "is_hrnet"]
 

@@ -21,6 +21,7 @@ from polarpix.engine.fit import fit, run_folder
 from polarpix.errors import InputError, TerminatedError
 from polarpix.pages import flatten, load_page, page_text
 from polarpix.predict import artifact_run
+from polarpix.records import read_record
 from polarpix.summary import write_evaluation, write_record, write_training
 
 __all__ = [
@@ -132,13 +133,12 @@ def finished_record(job: Job) -> dict[str, Any] | None:
     if not path.is_file():
         return None
     try:
-        record = json.loads(path.read_text(encoding="utf-8"))
-        names = list(record["metrics"])
-    except (ValueError, KeyError, TypeError) as error:
+        record = read_record(path)
+    except InputError as error:
         raise InputError(f"{path}: is no record of an evaluation: remove it to have it made again") from error
-    if job.page.monitor not in names:
+    if job.page.monitor not in record["metrics"]:
         raise InputError(f"{path}: has no {job.page.monitor}: name another --monitor, or another --split")
-    return dict(record)
+    return record
 
 
 def flat_metrics(job: Job) -> dict[str, float] | None:

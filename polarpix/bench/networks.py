@@ -11,8 +11,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from polarpix.bench.block_settings import Block
-from polarpix.config import BackboneConfig, PoseModelConfig, SegModelConfig
+from polarpix.config import PoseModelConfig, SegModelConfig
 from polarpix.errors import InputError
+from polarpix.page_parts import BackboneConfig
 from polarpix.pose.loss import heatmap_mse
 from polarpix.pose.model import build_pose_model, heatmap_stride
 from polarpix.seg.loss import cross_entropy

@@ -102,20 +102,33 @@ def convert(
     return 0
 
 
-def split(source: str, out: str = "", val: float = 0.1, how: str = "random", seed: int = 0) -> int:
-    """Share the pictures of a COCO keypoint file out to train.json and val.json; the file itself stays as it is.
+def split(source: str, out: str = "", val: str = "0.1", how: str = "random", seed: int = 0) -> int:
+    """Share the pictures of a set out to train and val: of a COCO keypoint file, or of folders of pictures and masks.
 
     Args:
-        source: the COCO keypoint file.
-        out: folder for the two files; by default the file's own.
-        val: share of the pictures for val.json, or their number.
-        how: random, or last: the pictures with the highest ids, for frames of a video, of which neighbours are alike.
+        source: the COCO keypoint file, or a folder in the layout of CamVid, VOC or plain folders (images and labels,
+            split or not), of which the pictures of train and val are shared out anew; it stays as it is.
+        out: folder for train.json and val.json, by default the file's own; of masks the new folder, in the same layout.
+        val: what is for val: a share, a number of pictures, or names with * and ?, several with commas between:
+            'drive7*,drive9*'.
+        how: random, or last: the pictures with the highest ids or the last names, for frames of a video, of which
+            neighbours are alike.
         seed: of the random draw.
     """
-    from polarpix.doctor.split import split_file
-    from polarpix.pose.coco_json import read_page
+    from polarpix.doctor.choose import Choice
 
-    for path in split_file(source, out or Path(source).parent, val, how, seed):
-        page = read_page(path)
-        print(f"{path}: {len(page['images']):,} images, {len(page['annotations']):,} annotations")
+    choice = Choice(val, how, seed)
+    if Path(source).is_file() or Path(source).suffix == ".json":
+        from polarpix.doctor.split import split_file
+        from polarpix.pose.coco_json import read_page
+
+        for path in split_file(source, out or Path(source).parent, choice):
+            page = read_page(path)
+            print(f"{path}: {len(page['images']):,} images, {len(page['annotations']):,} annotations")
+        return 0
+    from polarpix.doctor.mask_split import split_masks
+
+    counts, linked = split_masks(source, out, choice)
+    told = ", ".join(f"{name} {count:,}" for name, count in counts.items())
+    print(f"{out}: {told} pictures ({'hard links to' if linked else 'copies of'} the files of {source})")
     return 0

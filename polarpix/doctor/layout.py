@@ -18,7 +18,7 @@ from polarpix.pose.schema import load_schema
 from polarpix.seg.classes import CAMVID, CITYSCAPES, VOC, voc_palette
 from polarpix.types import ClassTable, KeypointSchema
 
-__all__ = ["FORMATS", "MaskSplit", "MaskView", "PoseSplit", "PoseView", "look"]
+__all__ = ["FORMATS", "MaskSplit", "MaskView", "PoseSplit", "PoseView", "images_beside", "look"]
 
 
 @dataclass(frozen=True)
@@ -138,14 +138,19 @@ def _table(file: Path, folder: Path | None, name: str = "") -> PoseSplit:
         folder = file.parent  # of which nothing is wanted
     if folder is None:
         first = next((str(i["file_name"]) for i in table["images"] if isinstance(i, dict) and i.get("file_name")), "")
-        last = file.stem.rpartition("_")[2]
-        places = [file.parent / sub for sub in ("images", "", file.stem, last)]
-        up = file.parent.parent
-        places += [up / sub for sub in (f"images/{file.stem}", f"images/{last}", file.stem, last, "images", "")]
-        folder = next((one for one in places if first and (one / first).is_file()), None)
+        folder = images_beside(file, first)
         if folder is None:
             raise InputError(f"{file}: its images were not found beside it (first is {first!r}): give --images FOLDER")
     return PoseSplit(name or file.stem, file, table, folder)
+
+
+def images_beside(file: Path, first: str) -> Path | None:
+    """The folder of a COCO file's images, where it usually is, known by one of them; None if it is nowhere there."""
+    last = file.stem.rpartition("_")[2]
+    places = [file.parent / sub for sub in ("images", "", file.stem, last)]
+    up = file.parent.parent
+    places += [up / sub for sub in (f"images/{file.stem}", f"images/{last}", file.stem, last, "images", "")]
+    return next((one for one in places if first and (one / first).is_file()), None)
 
 
 def _is_coco(table: Any) -> bool:

@@ -27,7 +27,7 @@ from pytorch_lightning.utilities.exceptions import SIGTERMException
 
 from polarpix.backbones.extract import is_hrnet
 from polarpix.backbones.insert import attention_blocks, convert_sync_batchnorm
-from polarpix.config import EngineConfig, PoseRun, SegRun
+from polarpix.config import PoseRun, SegRun
 from polarpix.engine.artifact import load_artifact, save_artifact
 from polarpix.engine.callbacks import (
     Divergence,
@@ -46,6 +46,7 @@ from polarpix.engine.folder import Presence, WholeFiles, held, missed
 from polarpix.engine.optim import build_optimizer, build_schedule
 from polarpix.engine.resume import prepare_folder
 from polarpix.errors import InputError, TerminatedError
+from polarpix.page_parts import EngineConfig
 from polarpix.pose.task import PoseData, PoseTask
 from polarpix.seg.task import SegData, SegTask
 

@@ -11,8 +11,8 @@ from torch import nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
-from polarpix.config import OptimConfig
 from polarpix.errors import InputError
+from polarpix.page_parts import OptimConfig
 
 __all__ = ["OPTIMIZERS", "SCHEDULES", "build_optimizer", "build_schedule", "parameter_groups"]
 

@@ -6,7 +6,6 @@ the data comes from) comes as :class:`Facts`. What nobody said is called "not st
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,7 @@ from polarpix.engine.artifact import Artifact
 from polarpix.errors import InputError
 from polarpix.types import KeypointSchema
 
-__all__ = ["Facts", "model_card", "read_record"]
+__all__ = ["Facts", "model_card"]
 
 UNKNOWN = "not stated"
 PIPELINES = {"pose": "keypoint-detection", "seg": "image-segmentation"}
@@ -44,21 +43,6 @@ class Facts:
     data: str = ""
     data_licence: str = ""
     licence: str = ""
-
-
-def read_record(path: str | Path) -> dict[str, Any]:
-    """The record of an evaluation, as ``polarpix eval`` writes it.
-
-    Raises:
-        InputError: no such file, or not a record.
-    """
-    try:
-        record = json.loads(Path(path).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path}: not a readable record ({error}): 'polarpix eval' writes record.json") from error
-    if not isinstance(record, dict) or not {"metrics", "protocol", "conditions"} <= record.keys():
-        raise InputError(f"{path}: not the record of an evaluation: 'polarpix eval' writes record.json")
-    return record
 
 
 def model_card(artifact: Artifact, name: str, facts: Facts | None = None, record: dict[str, Any] | None = None) -> str:

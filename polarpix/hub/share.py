@@ -12,7 +12,8 @@ import yaml
 
 from polarpix.engine.artifact import Artifact, load_artifact, write_artifact, write_text
 from polarpix.errors import InputError
-from polarpix.hub.card import Facts, model_card, read_record
+from polarpix.hub.card import Facts, model_card
+from polarpix.records import read_record
 from polarpix.zoo import MODELS, WEIGHTS, is_hub_id
 
 __all__ = ["Shareable", "halved", "push", "save_pretrained"]

@@ -12,6 +12,7 @@ from typing import Any
 from polarpix.costs import run_costs
 from polarpix.errors import InputError
 from polarpix.pages import make_run
+from polarpix.records import read_record
 from polarpix.zoo import MODELS, named_folder
 
 __all__ = [
@@ -122,30 +123,6 @@ def record_file(source: str, split: str) -> Path:
     raise InputError(f"{source}: nothing evaluated here: run polarpix eval {source} first")
 
 
-def read_record(file: Path) -> dict[str, Any]:
-    """A record as `polarpix eval` writes it.
-
-    Raises:
-        InputError: another file.
-    """
-    try:
-        record = json.loads(file.read_text(encoding="utf-8"))
-    except (ValueError, OSError) as error:
-        raise InputError(
-            f"{file}: no record of an evaluation ({error}): give record.json as polarpix eval wrote it"
-        ) from None
-    missing = [
-        key
-        for key in ("metrics", "protocol", "config")
-        if not isinstance(record, dict) or not isinstance(record.get(key), dict)
-    ]
-    if missing:
-        raise InputError(
-            f"{file}: no record of an evaluation, {missing[0]} is missing: give record.json of polarpix eval"
-        )
-    return dict(record)
-
-
 def read_samples(file: Path) -> tuple[str, dict[tuple[str, int | None], dict[str, Any]]]:
     """The name of the score, and (file, instance) -> its row; nothing where earlier versions wrote none."""
     try:
@@ -160,7 +137,7 @@ def run_folder_of(file: Path, record: Mapping[str, Any]) -> Path:
     above = file.resolve().parent.parent.parent
     if (above / "metrics.csv").is_file():
         return above
-    return Path(str(record.get("conditions", {}).get("weights", ""))).resolve().parent.parent
+    return Path(str(record["conditions"].get("weights", ""))).resolve().parent.parent
 
 
 def distinct(sources: Sequence[str]) -> list[str]:

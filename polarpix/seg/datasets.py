@@ -14,7 +14,7 @@ from polarpix.places import safe_name
 from polarpix.seg.classes import CAMVID, CITYSCAPES, VOC, cityscapes_train_ids, voc_palette
 from polarpix.types import ClassTable, SegSample, UInt8Array
 
-__all__ = ["SEG_DATASETS", "SegDataset", "build_seg_dataset", "with_coarse"]
+__all__ = ["SEG_DATASETS", "Files", "SegDataset", "build_seg_dataset", "paired_files", "voc_root", "with_coarse"]
 
 Files = list[tuple[Path, Path]]
 HIDDEN = "test"  # the split whose labels only a server may have
@@ -114,7 +114,7 @@ def camvid(data: SegDataConfig, split: str) -> SegDataset:
     root = _folder(data.root)
     splits = [p.name for p in _folders(root) if (root / f"{p.name}annot").is_dir()]
     _known_split(root, split, splits, "a folder <split> beside <split>annot")
-    return SegDataset(_pairs(root / split, root / f"{split}annot"), CAMVID, _identity(CAMVID, 11))
+    return SegDataset(paired_files(root / split, root / f"{split}annot"), CAMVID, _identity(CAMVID, 11))
 
 
 def folder(data: SegDataConfig, split: str) -> SegDataset:
@@ -131,12 +131,12 @@ def folder(data: SegDataConfig, split: str) -> SegDataset:
     splits = [p.name for p in _folders(root / "images") if (root / "labels" / p.name).is_dir()]
     _known_split(root, split, splits, "folders images/<split> and labels/<split>")
     classes = ClassTable(names=tuple(data.classes), colors=voc_palette(len(data.classes)))
-    return SegDataset(_pairs(root / "images" / split, root / "labels" / split), classes, _identity(classes))
+    return SegDataset(paired_files(root / "images" / split, root / "labels" / split), classes, _identity(classes))
 
 
 def voc(data: SegDataConfig, split: str) -> SegDataset:
     """PASCAL VOC: JPEGImages, SegmentationClass (palette PNG, 255 void), ImageSets/Segmentation/<split>.txt."""
-    root = _voc_root(data.root)
+    root = voc_root(data.root)
     lists = root / "ImageSets" / "Segmentation"
     _known_split(root, split, sorted(p.stem for p in lists.glob("*.txt")), "lists ImageSets/Segmentation/<split>.txt")
     return _voc_listed(root, lists / f"{split}.txt", "SegmentationClass")
@@ -149,7 +149,7 @@ def voc_aug(data: SegDataConfig, split: str) -> SegDataset:
     """
     if split not in ("train", "trainaug", "train_aug"):
         return voc(data, split)
-    root = _voc_root(data.root)
+    root = voc_root(data.root)
     lists = root / "ImageSets" / "Segmentation"
     for name in ("trainaug.txt", "train_aug.txt"):
         if (lists / name).is_file():
@@ -242,8 +242,12 @@ def _known_split(root: Path, split: str, splits: Iterable[str], layout: str) -> 
         raise InputError(f"{root}: no split {split!r}: {there}")
 
 
-def _pairs(images: Path, labels: Path) -> Files:
-    """Images and label PNGs of two folders, matched by the name without its suffix."""
+def paired_files(images: Path, labels: Path) -> Files:
+    """Images and label PNGs of two folders, matched by the name without its suffix, in order of the names.
+
+    Raises:
+        InputError: no images, two of one name, or one without its partner.
+    """
     pictures, masks = _by_stem(images, IMAGE_SUFFIXES), _by_stem(labels, (".png",))
     if not pictures:
         raise InputError(f"{images}: folder holds no images: looked for {', '.join(IMAGE_SUFFIXES)}")
@@ -280,8 +284,12 @@ def _nothing_missing(files: Sequence[Path], what: str, counterpart: str) -> None
         raise InputError(f"{files[0]}: {what} has no {counterpart}{more}: add it or remove its partner")
 
 
-def _voc_root(root: str) -> Path:
-    """The folder that holds JPEGImages: `root` or, inside it, where the official archive unpacks."""
+def voc_root(root: str | Path) -> Path:
+    """The folder that holds JPEGImages: `root` or, inside it, where the official archive unpacks.
+
+    Raises:
+        InputError: none does.
+    """
     start = _folder(root)
     for path in (start, start / "VOCdevkit" / "VOC2012", start / "VOC2012"):
         if (path / "JPEGImages").is_dir():

@@ -9,8 +9,8 @@ import torch
 
 from polarpix.backbones.extract import Backbone, build_backbone
 from polarpix.backbones.insert import attention_blocks
-from polarpix.config import BackboneConfig
 from polarpix.errors import InputError
+from polarpix.page_parts import BackboneConfig
 
 
 def build(name: str = "resnet18", attention: str = "none", **options: object) -> Backbone:

@@ -17,8 +17,8 @@ from polarpix.backbones import files
 from polarpix.backbones.extract import build_backbone
 from polarpix.backbones.files import PACKAGES, WeightsPackage, find_timm_weights, read_state_dict, unwrapped
 from polarpix.backbones.weights import load_weights
-from polarpix.config import BackboneConfig
 from polarpix.errors import InputError
+from polarpix.page_parts import BackboneConfig
 
 
 class Tiny(nn.Sequential):

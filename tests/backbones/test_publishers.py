@@ -23,9 +23,10 @@ from torch.nn import functional as F
 from polarpix.backbones.extract import build_backbone
 from polarpix.backbones.publishers import PUBLISHERS, as_published, identify, to_ours, to_theirs
 from polarpix.backbones.weights import load_network, load_weights
-from polarpix.config import BackboneConfig, PoseModelConfig, PoseRun, SegModelConfig, SegRun
+from polarpix.config import PoseModelConfig, PoseRun, SegModelConfig, SegRun
 from polarpix.costs import build_page
 from polarpix.errors import InputError
+from polarpix.page_parts import BackboneConfig
 from polarpix.pages import load_page
 from polarpix.pose.model import build_pose_model
 from polarpix.seg.model import build_seg_model

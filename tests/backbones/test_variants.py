@@ -7,9 +7,9 @@ import torch
 
 from polarpix.backbones.extract import build_backbone
 from polarpix.backbones.variants import apply_variant
-from polarpix.config import BackboneConfig
 from polarpix.errors import InputError
 from polarpix.images import normalize
+from polarpix.page_parts import BackboneConfig
 
 
 def build(name: str, variant: str, stride: int = 32) -> torch.nn.Module:

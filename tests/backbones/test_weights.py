@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from polarpix.backbones.extract import Backbone, build_backbone
 from polarpix.backbones.insert import insert_attention
 from polarpix.backbones.weights import load_weights, rename
-from polarpix.config import BackboneConfig
 from polarpix.errors import InputError
+from polarpix.page_parts import BackboneConfig
 
 
 def randomize(model: nn.Module) -> nn.Module:

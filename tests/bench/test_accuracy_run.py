@@ -68,9 +68,10 @@ def test_an_init_brings_its_scale(page: SegRun, name: str) -> None:
 
 def test_a_run_is_done_when_its_record_is_there(job: Job) -> None:
     assert finished_record(job) is None
-    write_text(record_file(job), json.dumps({"metrics": {"mIoU": 0.5}}))
-    assert finished_record(job) == {"metrics": {"mIoU": 0.5}}
-    write_text(record_file(job), json.dumps({"metrics": {"accuracy": 0.5}}))
+    record = {"metrics": {"mIoU": 0.5}, "protocol": {}, "conditions": {}, "config": {}}
+    write_text(record_file(job), json.dumps(record))
+    assert finished_record(job) == record
+    write_text(record_file(job), json.dumps(record | {"metrics": {"accuracy": 0.5}}))
     with pytest.raises(InputError, match="has no mIoU"):
         finished_record(job)
     for text in ("{", "[]", "{}"):

@@ -13,10 +13,11 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 from polarpix.calibration import Calibration
-from polarpix.config import BackboneConfig, PoseModelConfig, PoseRun, SegModelConfig, SegRun
+from polarpix.config import PoseModelConfig, PoseRun, SegModelConfig, SegRun
 from polarpix.demo.figures import FIGURE_CLASSES, FIGURE_SCHEMA
 from polarpix.engine.artifact import commit, load_artifact, load_state, save_artifact, write_text
 from polarpix.errors import InputError
+from polarpix.page_parts import BackboneConfig
 from polarpix.pose.model import build_pose_model
 
 ROOT = Path(__file__).resolve().parents[2]

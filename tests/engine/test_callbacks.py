@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from polarpix.calibration import Calibration
-from polarpix.config import BackboneConfig, SegModelConfig, SegRun
+from polarpix.config import SegModelConfig, SegRun
 from polarpix.demo.figures import FIGURE_CLASSES
 from polarpix.engine.artifact import load_artifact
 from polarpix.engine.callbacks import (
@@ -34,6 +34,7 @@ from polarpix.engine.callbacks import (
 )
 from polarpix.errors import InputError
 from polarpix.images import read_image
+from polarpix.page_parts import BackboneConfig
 
 
 class Loop(pl.LightningModule):

@@ -10,9 +10,9 @@ from torch import nn
 
 from polarpix.backbones.extract import build_backbone
 from polarpix.backbones.insert import attention_blocks
-from polarpix.config import BackboneConfig, OptimConfig
 from polarpix.engine.optim import OPTIMIZERS, SCHEDULES, build_optimizer, build_schedule, lr_factor, parameter_groups
 from polarpix.errors import InputError
+from polarpix.page_parts import BackboneConfig, OptimConfig
 
 
 @pytest.mark.parametrize(

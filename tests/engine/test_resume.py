@@ -10,11 +10,12 @@ from typing import Any
 import pytest
 import torch
 
-from polarpix.config import BackboneConfig, SegModelConfig, SegRun
+from polarpix.config import SegModelConfig, SegRun
 from polarpix.demo.figures import FIGURE_CLASSES
 from polarpix.engine.artifact import save_artifact
 from polarpix.engine.resume import PARTS, check_checkpoint, prepare_folder
 from polarpix.errors import InputError
+from polarpix.page_parts import BackboneConfig
 from polarpix.pages import load_page
 from polarpix.types import ClassTable
 

@@ -1,8 +1,6 @@
 """The card says what the files say, in front matter that the Hub reads, and names what nobody told."""
 
-import json
 import re
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,7 +10,7 @@ import yaml
 from polarpix.demo.figures import FIGURE_SCHEMA
 from polarpix.engine.artifact import Artifact
 from polarpix.errors import InputError
-from polarpix.hub.card import Facts, model_card, read_record
+from polarpix.hub.card import Facts, model_card
 
 RECORD: dict[str, Any] = {
     "command": "polarpix eval runs/pose/x --split test",
@@ -99,13 +97,3 @@ def test_the_hub_reads_the_front_matter(artifact: Artifact) -> None:
 def test_a_record_of_another_network_is_refused(artifact: Artifact) -> None:
     with pytest.raises(InputError, match=r"the record is of 'y', the weights of 'x'"):
         model_card(artifact, "x", record=RECORD | {"config": {"name": "y"}})
-
-
-@pytest.mark.parametrize("text", ["", "{}", "[1]", '{"metrics": {}}'])
-def test_files_that_are_no_record(text: str, tmp_path: Path) -> None:
-    path = tmp_path / "record.json"
-    path.write_text(text)
-    with pytest.raises(InputError, match=r"record.json: not .*'polarpix eval' writes record.json"):
-        read_record(path)
-    path.write_text(json.dumps(RECORD))
-    assert read_record(path) == RECORD

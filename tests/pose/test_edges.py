@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from polarpix.config import BackboneConfig, PoseModelConfig
+from polarpix.config import PoseModelConfig
+from polarpix.page_parts import BackboneConfig
 from polarpix.pose.loss import POSE_LOSSES
 from polarpix.pose.model import PoseNet, build_pose_model
 

@@ -4,8 +4,9 @@ import pytest
 import torch
 from torch import nn
 
-from polarpix.config import BackboneConfig, PoseModelConfig
+from polarpix.config import PoseModelConfig
 from polarpix.errors import InputError
+from polarpix.page_parts import BackboneConfig
 from polarpix.pose.model import HEADS, PoseNet, build_pose_model, heatmap_stride
 
 

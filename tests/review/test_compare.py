@@ -35,6 +35,7 @@ def record(tmp_path: Path) -> Record:
             "metrics": {"AP": 0.5, "mean_error": 4.0, "APL": -1, "PCK@0.2/nose": 0.25},
             "protocol": {"flip_test": True, "annotations": "a.json", "annotations_sha256": "x", "attention": "none"},
             "each": {"headers": ["keypoint", "mean error, px"], "rows": [["nose", 3.0], ["tail", None]]},
+            "conditions": {"device": "cpu"},
             "config": {"task": task, "name": name, "monitor": "AP", "model": SMALL, "optim": {"lr": 0.1}},
         }
         folder = tmp_path / name

@@ -3,8 +3,9 @@ from __future__ import annotations
 import pytest
 import torch
 
-from polarpix.config import BackboneConfig, SegModelConfig
+from polarpix.config import SegModelConfig
 from polarpix.errors import InputError
+from polarpix.page_parts import BackboneConfig
 from polarpix.seg.deeplab import DeepLabV3Plus
 from polarpix.seg.model import build_seg_model
 

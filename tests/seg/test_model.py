@@ -7,8 +7,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from polarpix.config import BackboneConfig, SegModelConfig
+from polarpix.config import SegModelConfig
 from polarpix.errors import InputError
+from polarpix.page_parts import BackboneConfig
 from polarpix.seg.hierarchical import fuse_scales, resize
 from polarpix.seg.model import OCRNet, SegNet, build_seg_model, warn_of_reach
 from polarpix.seg.ocr import join_maps

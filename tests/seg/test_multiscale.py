@@ -4,8 +4,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from polarpix.config import BackboneConfig, SegEvalConfig, SegModelConfig
+from polarpix.config import SegEvalConfig, SegModelConfig
 from polarpix.errors import InputError
+from polarpix.page_parts import BackboneConfig
 from polarpix.seg.model import build_seg_model
 from polarpix.seg.multiscale import predict_probabilities
 from polarpix.seg.sliding import whole

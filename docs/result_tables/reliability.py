@@ -1,0 +1,144 @@
+"""docs/reliability.md: faults, damaged files, attacks, load, and the data doctor."""
+
+from __future__ import annotations
+
+from result_tables.parts import Kinds, Record, Records, grid, made_by
+
+__all__ = ["tables"]
+
+
+def fuzzed(file: str, record: Record) -> list[str]:
+    """Damaged files by reader, then attacks by kind: a record of benchmarks/fuzz_inputs.py."""
+    columns = ("accepted", "refused in one line")
+    rows, total, wrong = [], 0, 0
+    for group in record["fuzz"].values():
+        total, wrong = total + group["files"], wrong + group["files_answered_wrongly"]
+        for reader, counts in group["readers"].items():
+            other = sum(count for outcome, count in counts.items() if outcome not in columns)
+            rows.append(
+                [reader, *(f"{n:,}" for n in (sum(counts.values()), *(counts.get(c, 0) for c in columns), other))]
+            )
+    highest = max(group["highest_megabytes_of_a_file"] for group in record["fuzz"].values())
+    kinds: dict[str, list[Record]] = {}
+    for attack in record["attacks"]:
+        kinds.setdefault(attack["name"].partition(":")[0], []).append(attack)
+    attacks = []
+    for kind, tried in kinds.items():
+        counts = [sum(one["outcome"] == column for one in tried) for column in columns]
+        right = sum(one["outcome"] == one["expected"] for one in tried)
+        through = ", ".join(dict.fromkeys(one["through"] for one in tried))
+        attacks.append([kind, through, *map(str, (len(tried), *counts, len(tried) - right))])
+    bound = record["bound_megabytes"]
+    most = max(one["megabytes"] for one in record["attacks"])
+    return [
+        "### Damaged files",
+        "",
+        f"{total:,} files, {wrong:,} of them answered wrongly (traceback, crash, hang, several lines, over {bound:,} "
+        f"MB, written elsewhere). The most memory for one file was {highest:,.0f} MB. {made_by(file, record)}",
+        "",
+        *grid(["reader", "files", *columns, "wrong"], rows),
+        "### Attacks",
+        "",
+        f"{len(record['attacks'])} attacks; nothing in a file was to be run, written elsewhere, or to take more than "
+        f"{bound:,} MB; the most was {most:,.0f} MB. Harmless ones (1x1, a PNG called .jpg) are to be accepted. "
+        f"`{file}`.",
+        "",
+        *grid(["what", "through", "attacks", *columns, "otherwise than it should"], attacks),
+    ]
+
+
+def drawn(file: str, record: Record) -> list[str]:
+    """Files that Hypothesis damaged: a record of benchmarks/fuzz_hypothesis.py."""
+    columns = ("accepted", "refused in one line")
+    rows = [
+        [reader, f"{sum(counts.values()):,}", *(f"{counts.get(column, 0):,}" for column in columns)]
+        for reader, counts in record["readers"].items()
+    ]
+    said = f"Anything else would have stopped the run. The process took {record['highest_megabytes']:,} MB at most."
+    head = ["reader", "files", *columns]
+    return ["### Files damaged by Hypothesis", "", f"{said} {made_by(file, record)}", "", *grid(head, rows)]
+
+
+def served(file: str, record: Record) -> list[str]:
+    """What every kind of request was answered with: a record of benchmarks/serve_load.py."""
+    rows = []
+    for kind, one in record["kinds"].items():
+        names = {"0": "connection closed"}
+        answers = ", ".join(f"{names.get(status, status)}: {count:,}" for status, count in one["statuses"].items())
+        rows.append([kind, f"{one['requests']:,}", answers, f"{one['p99_seconds']:.2f} s"])
+    memory = record["memory_mb"]
+    held = "; ".join(f"{words}: {'yes' if so else 'NO'}" for words, so in record["held"].items())
+    return [
+        "### The server under load",
+        "",
+        f"{record['requests']:,} requests of {record['clients']} clients in {record['seconds']:.0f} s, "
+        f"{len(record['wrong'])} answered wrongly. Memory {memory['before']:.0f} MB before, {memory['highest']:.0f} at "
+        f"most, {memory['after']:.0f} after. {held}. {made_by(file, record)}",
+        "",
+        *grid(["request", "count", "answers", "99 percent within"], rows),
+    ]
+
+
+def doctored(file: str, record: Record) -> list[str]:
+    """A large set looked at: a record of benchmarks/data_check.py."""
+    timed, data = record["time"], record["set"]
+    found = ", ".join(f"{name} {count:,}" for name, count in record["found"].items())
+    planted = f"leak_near {data['copies_between_splits']:,}"
+    row = [f"{data['images']:,} and {data['labels']:,}", planted, found, f"{timed['seconds']} s"]
+    head = ["images and labels", "planted", "found", "time"]
+    said = f"At most {timed['limit_seconds']:.0f} s were asked for. {made_by(file, record)}"
+    return ["### The data doctor", "", said, "", *grid(head, [row])]
+
+
+def faulted(file: str, record: Record) -> list[str]:
+    """Trainings under fault: a record of benchmarks/fault_injection.py."""
+    rows = []
+    for key, words in (("kill", "SIGKILL at a random moment, then resumed"), ("term", "SIGTERM, then resumed")):
+        same = sum(one["weights_equal"] for one in record[key])
+        rows.append([words, str(len(record[key])), f"{same} ended with the weights of an uninterrupted run", ""])
+    for one in record["faults"]:
+        if "outcome" in one:
+            rows.append([one["fault"], "0", one["outcome"], ""])
+            continue
+        known = ("fault", "status", "line", "traceback")
+        more = ", ".join(f"{key.replace('_', ' ')}: {value}" for key, value in one.items() if key not in known)
+        shown = "a traceback" if one["traceback"] else f"status {one['status']}, one line"
+        rows.append([one["fault"], "1", f"{shown}; {more}", f"`{one['line']}`".replace("|", "/")])
+    head = ["fault", "times", "outcome", "what is said"]
+    return ["### Trainings under fault", "", made_by(file, record), "", *grid(head, rows)]
+
+
+def silent(file: str, record: Record) -> list[str]:
+    """What the doctor says of real sets: a record of benchmarks/doctor_real_sets.py."""
+    rows = []
+    for one in record["sets"]:
+        images = f"{sum(one['images'].values()):,}"
+        said = [[f["name"], f["level"], f"{f['count']:,}", f["looked_at"]] for f in one["findings"]]
+        rows += [[one["set"], images, *cells] for cells in said or [["nothing", "–", "0", ""]]]
+    head = ["set", "images", "finding", "level", "cases", "what was seen in them"]
+    told = record["conditions"]
+    where = f"`{record['command']}` on {told['device']}, at `{told['commit']}`: `{file}`."
+    return ["### The data doctor on real sets", "", where, "", *grid(head, rows)]
+
+
+# What a record is told by -> its section, in the order of the page.
+KINDS: Kinds = {
+    "fault injection": faulted,
+    "fuzz_inputs": fuzzed,
+    "fuzz_hypothesis": drawn,
+    "serve_load": served,
+    "data_check": doctored,
+    "doctor_real_sets": silent,
+}
+
+
+def tables(records: Records) -> str:
+    """Everything between the marks of the page about reliability."""
+    lines = [
+        line
+        for kind, write in KINDS.items()
+        for file, record in records.items()
+        if kind in (record.get("kind"), record.get("name"))
+        for line in write(file, record)
+    ]
+    return "\n".join(lines or ["Nothing has been recorded yet.", ""])
