@@ -226,6 +226,14 @@ def test_files_stay_short(path: Path) -> None:
     assert len(lines) <= MAX_LINES
 
 
+def test_contributing_names_the_rows_that_are_held() -> None:
+    """Its paragraph is for readers, LAYERS for this file: one must not say other than the other."""
+    text = (ROOT / "CONTRIBUTING.md").read_text().partition("## Arrows")[2].partition("## Rules")[0]
+    said = " ".join(text.partition(": ")[2].partition(". ")[0].split())
+    rows = [tuple(re.split(r", | \| ", row.replace("`", "").replace("/", "."))) for row in said.split(" ← ")]
+    assert rows == [row for row in LAYERS if row not in (("__main__",), ("",))]
+
+
 def requirements(name: str, seen: set[str]) -> set[str]:
     """The distributions that an installation of `name` brings along, extras aside."""
     for line in distribution(name).requires or []:
