@@ -28,37 +28,12 @@ def compiled():
     return json.loads(done.stdout)
 
 
-# Rows of the committed report with 8 bytes of spill: all that are left, and none may be added. In all but one the
-# assembler puts an address aside to let another block run; grad_pool of 2048 channels has no registers left.
 COLUMNS = ("kernel", "form", "layout", "dtype", "channels", "pixels", "memory", "gradient", "architecture")
-SPILLED = """
-    logits released parallel fp16 2048 768 contiguous - sm_80
-    grad_gate paper sequential fp32 2048 768 contiguous - sm_80
-    logits released parallel fp16 64 3072 contiguous - sm_90
-    grad_pool paper parallel fp16 256 16384 channels_last contiguous sm_90
-    logits released parallel bf16 512 4225 channels_last - sm_100
-    logits released parallel bf16 512 32768 channels_last - sm_100
-    grad_gate released parallel bf16 2048 768 contiguous - sm_100
-    logits released parallel fp16 512 4225 channels_last - sm_100
-    logits released parallel fp16 512 32768 contiguous - sm_100
-    logits released parallel fp16 512 32768 channels_last - sm_100
-    grad_pool paper sequential fp16 2048 768 channels_last channels_last sm_100
-    grad_pool released parallel fp32 48 3072 contiguous contiguous sm_100
-    grad_pool paper parallel fp32 256 16384 channels_last channels_last sm_100
-    scale released parallel fp32 256 16384 channels_last - sm_100
-    grad_pool paper sequential fp32 256 16384 channels_last contiguous sm_100
-    grad_gate paper parallel bf16 512 4225 contiguous - sm_120
-"""
-
-
-def key(one):
-    """A row of the report in words."""
-    return " ".join(str(one[column] or "-") for column in COLUMNS)
 
 
 def check(one):
     """No spill, and pieces as large as they can be: 16 bytes wherever C or P is a multiple of that."""
-    assert one["spilled"] == 0 or (one["spilled"] == 8 and key(one) in SPILLED), one
+    assert one["spilled"] == 0, one
     assert 0 < one["registers"] <= 255
     assert 0 < one["occupancy"] <= 1
     moves = next(step for step in kernels.LAUNCHES if step.name == one["kernel"])
@@ -83,7 +58,6 @@ def test_every_kernel_in_both_formats(compiled):
 def test_nothing_spills_and_maps_move_in_pieces_of_16_bytes(compiled):
     for one in compiled:
         check(one)
-        assert one["spilled"] == 0
         assert set(one["load_bytes"] + one["store_bytes"]) <= {16}
 
 
@@ -92,7 +66,6 @@ def test_the_committed_report_is_whole_and_good():
     rows = json.loads(RECORD.read_text())["tables"]["kernels"]
     for one in rows:
         check(one)
-    assert [key(one) for one in rows if one["spilled"]] == [line.strip() for line in SPILLED.strip().splitlines()]
     found = {tuple(one[column] for column in COLUMNS): one["threads"] for one in rows}
     assert found == {job.key: job.threads for job in kernels.jobs()}
 
