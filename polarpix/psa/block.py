@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from importlib.util import find_spec
 from types import ModuleType
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -139,7 +139,8 @@ class PolarizedSelfAttention(nn.Module):
             InputError: x is not a floating [B, C, H, W] with this block's C and at least one pixel, or impl "loops" or
                 "fused" is given a map for which there is none.
         """
-        channel, spatial = _weights(self.channel), _weights(self.spatial)
+        parts: Mapping[str, Any] = self._modules  # attributes would take as long as the small vectors
+        channel, spatial = _weights(parts.get("channel")), _weights(parts.get("spatial"))
         if channel and spatial and self._takes_kernels(x):
             from polarpix.psa import fused
 
@@ -148,8 +149,10 @@ class PolarizedSelfAttention(nn.Module):
         if self.impl != "reference":
             self._check_input(x)
             hand = self._passes(x)
-            if hand is loops and channel and spatial and whole.takes(x, self.form, self.layout, channel, spatial):
-                return whole.attend(x, self.form, self.layout, channel, spatial, self.scale)
+            if hand is loops and channel and spatial:
+                places = whole.places(x, self.form, self.layout, channel, spatial)
+                if places is not None:
+                    return whole.attend(x, self.form, self.layout, channel, spatial, self.scale, places)
             return passes.attend(x, self.form, self.layout, channel, spatial, self.scale, hand)
         return reference.apply_gates(x, *self.gates(x), self.layout, self.scale)
 

@@ -19,6 +19,12 @@ typedef struct { int id, of; } Team;
 #define SHARE(team, i, count) \
     for (int64_t i = (count) * (team).id / (team).of; i < (count) * ((team).id + 1) / (team).of; i++)
 
+/* The i-th of a share counted from its end. Every pass over the map goes the other way than the one before: what that
+   touched last is still in the cache. */
+static int64_t backwards(Team team, int64_t i, int64_t count) {
+    return count * team.id / team.of + count * (team.id + 1) / team.of - 1 - i;
+}
+
 static void meet(Team team) {
     if (team.of > 1) {
         _Pragma("omp barrier")
@@ -160,7 +166,7 @@ static int takes_part(const Map *map, Team *team) {
 static void pixel_softmax(const Map *map, Team team, const elem *x, State st) {
     const int64_t P = map->P;
     SHARE(team, i, map->B * map->T) {
-        const Tile t = tile_of(map, i);
+        const Tile t = tile_of(map, backwards(team, i, map->B * map->T));
         over_channels(map, t, x + t.x, NULL, st.u + t.b * map->C, st.s + t.b * P + t.p);
     }
     meet(team);
@@ -219,9 +225,8 @@ static void forward(const Map *map, Team team, const elem *x, Weights W, Kind ki
     }
     meet(team);
     if (kind.released) pixel_softmax(map, team, x, st);
-    SHARE(team, i, tiles) { /* the last tiles first: they are still in the cache */
-        const int64_t first = tiles * team.id / team.of, end = tiles * (team.id + 1) / team.of;
-        const Tile t = tile_of(map, first + end - 1 - i);
+    SHARE(team, i, tiles) {
+        const Tile t = tile_of(map, kind.released ? i : backwards(team, i, tiles));
         for (int64_t p = 0; p < t.n; p += nearest) write_part(map, part_of(map, t, p, nearest), x, kind, out, st);
     }
 }
@@ -402,7 +407,7 @@ static void backward(const Map *map, Team team, const elem *x, const elem *d, We
     }
     meet(team);
     SHARE(team, i, tiles) {
-        const int64_t first = tiles * team.id / team.of, end = tiles * (team.id + 1) / team.of, at = first + end - 1 - i;
+        const int64_t at = backwards(team, i, tiles);
         const Tile t = tile_of(map, at);
         float a[TILE], dr[TILE], S[TILE];
         const float *f = st.f + t.b * C, *u = st.u + t.b * C, *dc = G.dc + t.b * C, *dm = G.dm + t.b * C;

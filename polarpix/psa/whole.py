@@ -18,11 +18,12 @@ from polarpix.psa import collapsed, loops
 from polarpix.psa.collapsed import Weights
 from polarpix.psa.passes import differentiable, is_transformed
 
-__all__ = ["attend", "takes"]
+__all__ = ["attend", "places"]
 
 Grads = tuple[Tensor | None, ...]
 CHANNEL = ("W_q", "b_q", "W_v", "b_v", "W_z", "b_z", "ln_weight", "ln_bias")
 SPATIAL = ("W_q", "b_q", "W_v", "b_v")
+PLAIN = (Parameter, Tensor)  # not what stands for a tensor
 COLLAPSING = (("paper", "parallel"), ("paper", "sequential"), ("released", "parallel"))
 Pointers = ctypes.c_void_p * (len(CHANNEL) + len(SPATIAL))
 
@@ -53,48 +54,54 @@ def _plan_of(x: Tensor) -> _Plan:
     return _plan(x.shape, not x.is_contiguous(), x.dtype, torch.get_num_threads())
 
 
-def takes(x: Tensor, form: str, layout: str, channel: Weights, spatial: Weights) -> bool:
-    """Whether one call can do it, for a map that the loops take.
+def places(x: Tensor, form: str, layout: str, channel: Weights, spatial: Weights) -> Any:
+    """Where the weights lie, for :func:`attend`; None if one call cannot do it for a map that the loops take.
 
-    Both branches, of a form whose spatial gate collapses; weights beside the map, of its dtype and of the sizes that
-    belong to its channels. With a gradient only the paper form. Not where the code is read instead of being run.
+    It takes both branches, of a form whose spatial gate collapses, and weights beside the map, of its dtype and of the
+    sizes that belong to its channels. With a gradient only the paper form. Not where the code is read instead of run.
     """
     if (form, layout) not in COLLAPSING or (form == "released" and torch.is_grad_enabled()) or is_transformed():
-        return False
+        return None
     dtype = x.dtype
+    found: list[int | None] = []
     for weights, sizes in zip((channel, spatial), _sizes(form, x.shape[1]), strict=True):
-        if len(weights) != len(sizes):
-            return False
-        for name, W in weights.items():
-            if W.dtype is not dtype or not W.is_cpu or W.numel() != sizes.get(name) or not W.is_contiguous():
-                return False
-            if type(W) not in (Parameter, Tensor):
-                return False
-    return True
+        if len(weights) > len(sizes):
+            return None
+        for name, size in sizes.items():
+            W = weights.get(name)
+            if W is None and not size:
+                found.append(None)
+                continue
+            if W is None or W.dtype is not dtype or W.numel() != size or not W.is_contiguous():
+                return None
+            if not W.is_cpu or type(W) not in PLAIN:
+                return None
+            found.append(W.data_ptr())
+    return Pointers(*found)
 
 
 @lru_cache(maxsize=1024)
 def _sizes(form: str, C: int) -> tuple[dict[str, int], dict[str, int]]:
-    """How many numbers each weight of the two branches has."""
+    """How many numbers each weight of the two branches has; 0 for those that a form does not have."""
     h = C // 2
     channel = dict(zip(CHANNEL, (C, 1, h * C, h, C * h, C, C, C), strict=True))
     spatial = dict(zip(SPATIAL, (h * C, h, h * C, h), strict=True))
     if form == "released":  # no biases, no LayerNorm
-        channel, spatial = ({k: n for k, n in sizes.items() if k[0] == "W"} for sizes in (channel, spatial))
+        channel, spatial = ({k: n * (k[0] == "W") for k, n in sizes.items()} for sizes in (channel, spatial))
     return channel, spatial
 
 
-def attend(x: Tensor, form: str, layout: str, channel: Weights, spatial: Weights, scale: float = 1.0) -> Tensor:
-    """As :func:`polarpix.psa.passes.attend`, for what :func:`takes` takes."""
-    weights = [channel.get(name) for name in CHANNEL] + [spatial.get(name) for name in SPATIAL]
+def attend(x: Tensor, form: str, layout: str, channel: Weights, spatial: Weights, scale: float, places: Any) -> Tensor:
+    """As :func:`polarpix.psa.passes.attend`, with what :func:`places` found."""
     if torch.is_grad_enabled():
+        weights = [channel[name] for name in CHANNEL] + [spatial[name] for name in SPATIAL]
         attended: Tensor = _Block.apply(x, layout, scale, *weights)
         return attended
     plan = _plan_of(x)
     kept = plan.state if form == "released" else plan.vectors
     work = _floats(kept + plan.work)
     at = work.data_ptr()
-    return _forward(plan, x, form, layout, scale, weights, at, form == "released", at + 4 * kept)
+    return _forward(plan, x, form, layout, scale, places, at, form == "released", at + 4 * kept)
 
 
 def _forward(
@@ -102,7 +109,7 @@ def _forward(
 ) -> Tensor:
     out = torch.empty_like(x)
     plan.library.psa_forward(
-        plan.map, x.data_ptr(), _pointers(weights), form == "released", layout == "sequential", scale,
+        plan.map, x.data_ptr(), weights, form == "released", layout == "sequential", scale,
         out.data_ptr(), kept, rows, work,
     )  # fmt: skip
     return out
@@ -125,7 +132,7 @@ class _Block(torch.autograd.Function):
         kept, work = _floats(plan.state), _floats(plan.work)
         ctx.layout, ctx.scale = layout, scale
         ctx.save_for_backward(x, kept, *weights)
-        return _forward(plan, x, "paper", layout, scale, weights, kept.data_ptr(), True, work.data_ptr())
+        return _forward(plan, x, "paper", layout, scale, _pointers(weights), kept.data_ptr(), True, work.data_ptr())
 
     @staticmethod
     def backward(ctx: Any, d: Tensor) -> Grads:

@@ -29,7 +29,7 @@ def _seed():
 
 
 def taken(block, x):
-    return whole.takes(x, block.form, block.layout, _weights(block.channel), _weights(block.spatial))
+    return whole.places(x, block.form, block.layout, _weights(block.channel), _weights(block.spatial)) is not None
 
 
 def problem(shape, memory_format="contiguous", dtype=torch.float32):
