@@ -80,6 +80,8 @@ def info(what: str = "", /) -> int:
         print(f"  trained on {Path(data['root'], data.get('train_annotations', ''))}")
         print(f"  commit     {artifact.commit or 'unknown'}")
         print(f"  scores     {described(artifact.calibration)}")
+        fits = f"SHA-256 {artifact.digest[:12]}..., fits" if artifact.digest else "none: written before there was one"
+        print(f"  checksum   {fits}")
         if what in MODELS:
             print(f"  card       {MODELS[what].card}")
         print_metrics(artifact.metrics, str(artifact.run["monitor"]))
