@@ -23,7 +23,7 @@ def test_damaged_and_missing_files_are_named(suffix: str, tmp_path: Path) -> Non
         with pytest.raises(InputError, match=r"a\.bin: no such file: the weights of a\.xml lie beside it"):
             open_session(path)
         path.with_suffix(".bin").touch()
-    with pytest.raises(InputError, match=rf"a\{suffix}: not a readable .* file \(.+\): export it again"):
+    with pytest.raises(InputError, match=rf"a\{suffix}: not a readable .* file \(.+\): copy or export it again"):
         open_session(path)
 
 
