@@ -39,6 +39,8 @@ def check_openvino(text: bytes, weights: bytes) -> dict[str, str]:
     Raises:
         ValueError: says what else it holds, or that it is no such file.
     """
+    if b"\0" in text or text[:2] in (b"\xff\xfe", b"\xfe\xff"):  # in which OpenVINO might read otherwise
+        raise ValueError("no XML file in UTF-8")
     reader = _Reader(len(weights))
     parser = expat.ParserCreate("UTF-8")
     parser.StartElementHandler, parser.EndElementHandler = reader.start, reader.end
