@@ -20,6 +20,7 @@ from typing import Any
 from polarpix.runtime.seal import EXPORT_FORMAT, blank_seal, sealed
 from polarpix.runtime.torch_file import archive, check_torch_file, packed
 
+COMPUTED = "a map of 64 GB that is computed"  # when it is run, not when it is opened
 Files = dict[str, bytes]
 """Suffix -> content: the file, and for OpenVINO the .bin beside it."""
 

@@ -27,11 +27,12 @@ import tempfile
 import time
 import warnings
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from export_attacks import ATTACKS, Files, plain_attacks
+from export_attacks import ATTACKS, COMPUTED, Files, plain_attacks
 
 BOUND_MB = 3072  # of memory that one file may take above the process's own
 PATIENCE = 120  # seconds for one file
@@ -40,7 +41,11 @@ KINDS = {"onnx": ".onnx", "openvino": ".xml", "torch_export": ".pt2"}
 TASKS = ("pose", "seg")
 REFUSED, ACCEPTED, SAME = "refused in one line", "accepted", "accepted, gives the same"
 LOAD, PREDICT, INFO = "polarpix.load", "polarpix predict", "polarpix info"
-NEEDLESS = {".pt2": "a library"}  # torch alone would load it: no file of ours is given to the linker
+READ_BY = (
+    *("onnxruntime", "openvino", "torch.export.passes", "torch.export.pt2_archive._package", "sympy"),
+    *("polarpix.cli", "polarpix.predict", "polarpix.predict_files", "polarpix.predictor", "polarpix.about"),
+)
+NEEDLESS = "a library"  # which torch alone would load: no file of this kind is given to the linker
 
 
 def make_files(folder: Path) -> None:
@@ -102,10 +107,8 @@ def memory(key: str) -> float:
 
 def answer(read: Callable[[], Any]) -> tuple[str, str, Any]:
     """Outcome, what was said, and what came of it."""
-    from polarpix import cli
     from polarpix.errors import InputError
 
-    del cli
     try:
         with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -229,48 +232,38 @@ def torch_alone(file: Path) -> Callable[[], Any]:
     return read
 
 
+def cases_of(suffix: str, source: Path, mark: Path) -> Iterator[tuple[str, str, Files]]:
+    """Task, name and files of every attack of a format. The graphs of both tasks are read alike: those of one do."""
+    for task in TASKS:
+        others = {one: files_of(source, task, one) for one in ATTACKS}
+        for name, files in (
+            *(plain_attacks(suffix, others) if task == "pose" else ()),
+            *ATTACKS[suffix](others[suffix], mark),
+        ):
+            if task == "pose" or name.startswith("metadata"):
+                yield task, name, files
+
+
 def attacks(folder: Path, source: Path) -> list[dict[str, Any]]:
-    """Every attack of every format through every way."""
+    """Every attack of every format through every way; wrong metadata of the second task through one."""
     mark, rows = folder / "ran", []
-    for suffix, make in ATTACKS.items():
+    for suffix in ATTACKS:
         place = folder / "inside" / f"case{suffix}"
-        for task in TASKS:
-            others = {one: files_of(source, task, one) for one in ATTACKS}
-            cases = [*(plain_attacks(suffix, others) if task == "pose" else ()), *make(others[suffix], mark)]
-            for name, files in cases:
-                if task == "seg" and not name.startswith("metadata"):
-                    continue  # once is enough: the graphs are read alike
-                written(place, files)
-                for through, read in readers(place, source / "photo.png").items():
-                    found = in_child(read, folder, mark)
-                    del found["value"]
-                    row = {
-                        "format": suffix,
-                        "task": task,
-                        "name": name,
-                        "through": through,
-                        "expected": REFUSED,
-                        **found,
-                    }
-                    rows.append(row)
-                    sign = " " if row["outcome"] == REFUSED else "!"
-                    print(
-                        sign,
-                        suffix,
-                        name,
-                        "|",
-                        through,
-                        "|",
-                        row["outcome"],
-                        row["megabytes"],
-                        "|",
-                        row["answer"][:160],
-                        flush=True,
-                    )
-                if suffix == ".pt2" and not name.startswith("metadata") and name not in NEEDLESS.values():
-                    alone = in_child(torch_alone(place), folder, mark)["outcome"]
-                    rows[-1]["torch_alone"] = alone
-                    print("   torch alone:", alone, flush=True)
+        for task, name, files in cases_of(suffix, source, mark):
+            written(place, files)
+            alone = suffix == ".pt2" and not name.startswith("metadata") and name != NEEDLESS
+            told = {"torch_alone": in_child(torch_alone(place), folder, mark)["outcome"]} if alone else {}
+            for through, read in readers(place, source / "photo.png").items():
+                if through != LOAD and task == "seg":
+                    continue
+                found = in_child(read, folder, mark)
+                del found["value"]
+                expected = ACCEPTED if name == COMPUTED and through == INFO else REFUSED
+                named = {"format": suffix, "task": task, "name": name, "through": through, "expected": expected}
+                rows.append(named | found | told)
+                sign = " " if found["outcome"] == expected else "!"
+                words = (suffix, task, name, through, found["outcome"], *told.values(), found["answer"][:160])
+                print(sign, " | ".join(words), found["megabytes"], flush=True)
     return rows
 
 
@@ -282,12 +275,12 @@ def main() -> None:
     given = parser.parse_args()
     from importlib.metadata import version
 
-    import onnxruntime  # noqa: F401  # before the readers are forked, so that each need not
-    import openvino  # noqa: F401
-
     from polarpix.engine.evaluate import conditions
 
-    start = time.perf_counter()
+    for module in READ_BY:  # before the readers are forked: their memory and time are the file's alone
+        import_module(module)
+
+    start, where = time.perf_counter(), conditions()
     with tempfile.TemporaryDirectory() as name, tempfile.TemporaryDirectory() as made:
         folder, source = Path(name), Path(made)
         (folder / "inside").mkdir()
@@ -308,7 +301,7 @@ def main() -> None:
         "attacks": tried,
         "seconds": round(time.perf_counter() - start, 1),
         "conditions": {
-            **conditions(),
+            **where,
             **{one: version(one) for one in ("onnxruntime", "openvino", "onnx")},
             "system": platform.system(),
         },

@@ -118,7 +118,7 @@ def _onnx(path: Path, device: str) -> tuple[Session, dict[str, str]]:
 
     data, metadata = _checked(path, "ONNX", check)
     options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3  # errors; what it warns of is of no use to who runs it
+    options.log_severity_level = 4  # what it has to say of errors comes with them, in one line
     try:
         session = onnxruntime.InferenceSession(
             data, options, providers=[gpu, cpu] if device != "cpu" and gpu in here else [cpu]
