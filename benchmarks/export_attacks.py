@@ -151,6 +151,21 @@ def onnx_attacks(good: Files, mark: Path) -> Iterator[tuple[str, Files]]:
     yield "a loop without an end", changed(endless)
     chain = [helper.make_node("If", ["yes"], ["z"], then_branch=body, else_branch=body)]
     yield "a branch", changed(lambda m: (m.graph.initializer.append(always), m.graph.node.extend(chain)))
+
+    def huge(m: Any) -> None:
+        m.graph.initializer.append(helper.make_tensor("far", TensorProto.INT64, [1], [2**34]))
+        last = m.graph.output[-1].name
+        for node in m.graph.node:
+            node.output[:] = [f"{one}_" if one == last else one for one in node.output]
+        m.graph.node.extend(
+            [
+                helper.make_node("ConstantOfShape", ["far"], ["zeros"]),
+                helper.make_node("ReduceSum", ["zeros"], ["zero"], keepdims=0),
+                helper.make_node("Add", [f"{last}_", "zero"], [last]),
+            ]
+        )
+
+    yield COMPUTED, changed(huge)
     yield (
         "a node that takes its own result",
         changed(lambda m: m.graph.node[3].input.__setitem__(0, m.graph.node[3].output[0])),

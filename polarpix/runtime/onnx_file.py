@@ -107,7 +107,7 @@ def _fields(message: memoryview, kind: str) -> Iterator[Field]:
     """
     for number, value in _message(message):
         if number not in TAKEN[kind]:
-            raise ValueError(f"field {number} in a {kind}: polarpix writes none (data in other files, loops, ...)")
+            raise ValueError(f"field {number} ({kind}): polarpix writes none (data in other files, loops, ...)")
         yield number, value
 
 

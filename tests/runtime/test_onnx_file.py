@@ -39,14 +39,14 @@ def outside(model: Any) -> None:
 
 
 CHANGES: dict[str, Callable[[Any], Any]] = {
-    "field 13 in a tensor": outside,
-    "field 14 in a tensor": lambda m: setattr(m.graph.initializer[0], "data_location", TensorProto.EXTERNAL),
+    r"field 13 \(tensor\)": outside,
+    r"field 14 \(tensor\)": lambda m: setattr(m.graph.initializer[0], "data_location", TensorProto.EXTERNAL),
     "an operator of the domain b'com.microsoft'": lambda m: setattr(m.graph.node[1], "domain", "com.microsoft"),
     "operators of the domain b'custom'": lambda m: m.opset_import.add(domain="custom", version=1),
-    "field 25 in a model": lambda m: m.functions.add(name="f"),
-    "field 20 in a model": lambda m: m.training_info.add(),
-    "field 15 in a graph": lambda m: m.graph.sparse_initializer.add(dims=[10**12]),
-    "field 6 in a attribute": lambda m: m.graph.node.append(helper.make_node("Loop", [], ["z"], body=body())),
+    r"field 25 \(model\)": lambda m: m.functions.add(name="f"),
+    r"field 20 \(model\)": lambda m: m.training_info.add(),
+    r"field 15 \(graph\)": lambda m: m.graph.sparse_initializer.add(dims=[10**12]),
+    r"field 6 \(attribute\)": lambda m: m.graph.node.append(helper.make_node("Loop", [], ["z"], body=body())),
     "kind 8: numbers": lambda m: setattr(m.graph.initializer[0], "data_type", TensorProto.STRING),
     r"shape \[3\] with 8 bytes": lambda m: m.graph.initializer[0].dims.__setitem__(0, 3),
     r"shape \[18446744073709551615\]": lambda m: m.graph.initializer[0].dims.__setitem__(0, -1),
