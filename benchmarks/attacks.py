@@ -111,6 +111,7 @@ def headers(good: bytes) -> Iterator[tuple[str, bytes]]:
     (length,) = struct.unpack_from("<Q", good)
     header, body = json.loads(good[8 : 8 + length]), good[8 + length :]
     names = [name for name in header if name != "__metadata__"]
+    header["__metadata__"].pop("sha256", None)  # who deceives leaves no checksum that does not fit
 
     def file(change: Callable[[dict[str, Any]], Any]) -> bytes:
         copied = json.loads(json.dumps(header))

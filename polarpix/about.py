@@ -68,18 +68,21 @@ def info(what: str = "", /) -> int:
     if what:
         from polarpix.calibration import described
         from polarpix.engine.artifact import load_artifact
+        from polarpix.metadata import printable
         from polarpix.zoo import MODELS
 
         artifact = load_artifact(what)
         backbone = artifact.run["model"]["backbone"]
         kind = f" ({artifact.form} form, {artifact.layout})" if artifact.form else ""
         network = f"{backbone['name']}, attention {artifact.attention}{kind}"
-        print(f"{artifact.file}\n  task       {artifact.task}\n  network    {network}")
-        print(f"  outputs    {len(artifact.labels.names)}: {', '.join(artifact.labels.names)}")
+        print(printable(f"{artifact.file}\n  task       {artifact.task}\n  network    {network}"))
+        print(printable(f"  outputs    {len(artifact.labels.names)}: {', '.join(artifact.labels.names)}"))
         data = artifact.run["data"]
-        print(f"  trained on {Path(data['root'], data.get('train_annotations', ''))}")
-        print(f"  commit     {artifact.commit or 'unknown'}")
-        print(f"  scores     {described(artifact.calibration)}")
+        print(printable(f"  trained on {Path(data['root'], data.get('train_annotations', ''))}"))
+        print(printable(f"  commit     {artifact.commit or 'unknown'}"))
+        print(printable(f"  scores     {described(artifact.calibration)}"))
+        fits = f"SHA-256 {artifact.digest[:12]}..., fits" if artifact.digest else "none: written before there was one"
+        print(f"  checksum   {fits}")
         if what in MODELS:
             print(f"  card       {MODELS[what].card}")
         print_metrics(artifact.metrics, str(artifact.run["monitor"]))

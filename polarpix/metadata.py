@@ -8,7 +8,12 @@ from typing import Any, get_type_hints
 from polarpix.config import PoseRun, SegRun
 from polarpix.types import ClassTable, KeypointSchema
 
-__all__ = ["read_labels", "read_run"]
+__all__ = ["printable", "read_labels", "read_run"]
+
+
+def printable(text: str) -> str:
+    """A text of a file for the terminal, which obeys some of the letters that are not to be seen."""
+    return "".join(letter if letter.isprintable() or letter == "\n" else "?" for letter in text)
 
 
 def read_labels(task: str, values: dict[str, Any]) -> KeypointSchema | ClassTable:

@@ -34,6 +34,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "bounds",
         "published",
         "devices",
+        "tensor_files",
     ),
     ("calibration",),
     ("plain_images",),

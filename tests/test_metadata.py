@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from polarpix.demo.figures import FIGURE_CLASSES, FIGURE_SCHEMA
-from polarpix.metadata import read_labels, read_run
+from polarpix.metadata import printable, read_labels, read_run
 from polarpix.pages import make_run
 
 PAGES: list[dict[str, Any]] = [
@@ -32,3 +32,7 @@ def test_keys_of_a_later_version_are_passed_over() -> None:
 def test_labels_come_back_whole() -> None:
     assert read_labels("pose", json.loads(json.dumps(asdict(FIGURE_SCHEMA)))) == FIGURE_SCHEMA
     assert read_labels("seg", json.loads(json.dumps(asdict(FIGURE_CLASSES)))) == FIGURE_CLASSES
+
+
+def test_letters_that_terminals_obey_are_replaced() -> None:
+    assert printable("Ohr, länglich\n  \x1b[31mred\x07\r\u202e") == "Ohr, länglich\n  ?[31mred???"

@@ -47,6 +47,40 @@ def fuzzed(file: str, record: Record) -> list[str]:
     ]
 
 
+def exported(file: str, record: Record) -> list[str]:
+    """Exported files damaged and made to do harm: a record of benchmarks/fuzz_exports.py."""
+    same, refused = "accepted, gives the same", "refused in one line"
+    rows = []
+    for kind, counts in record["fuzz"]["files"].items():
+        other = sum(count for outcome, count in counts.items() if outcome not in (same, refused))
+        rows.append([kind, *map(str, (sum(counts.values()), counts.get(refused, 0), counts.get(same, 0), other))])
+    tried: dict[tuple[str, str], list[Record]] = {}
+    for one in record["attacks"]:
+        told = "metadata that lie" if one["name"].startswith("metadata") else "everything else"
+        tried.setdefault((one["format"], told), []).append(one)
+    attacked = []
+    for (kind, told), ones in tried.items():
+        count = sum(one["outcome"] == refused for one in ones)
+        wrong = sum(one["outcome"] != one["expected"] for one in ones)
+        ran = {one["name"] for one in ones if one.get("torch_alone") == "code was run"}
+        alone = f"{len(ran)} ran code" if any("torch_alone" in one for one in ones) else ""
+        attacked.append([kind, told, *map(str, (len({one["name"] for one in ones}), len(ones), count, wrong)), alone])
+    most = max(record["fuzz"]["highest_megabytes_of_a_file"], *(one["megabytes"] for one in record["attacks"]))
+    whole = sum(sum(counts.values()) for counts in record["fuzz"]["files"].values())
+    return [
+        "### Exported files",
+        "",
+        f"{whole:,} damaged files through `polarpix.load`, and {len(record['attacks'])} openings of files made to do "
+        "harm, with checksums that fit, through `polarpix.load`, `predict` and `info`. Each was to be refused in one "
+        "line, or to give what the whole file gives; no process was to end otherwise, nothing to be run or written, "
+        "and no file to take more "
+        f"than {record['bound_megabytes']:,} MB: the most was {most:,.0f}. {made_by(file, record)}",
+        "",
+        *grid(["damaged", "files", refused, same, "otherwise"], rows),
+        *grid(["attacked", "by", "ways", "openings", refused, "otherwise than it should", "by torch alone"], attacked),
+    ]
+
+
 def drawn(file: str, record: Record) -> list[str]:
     """Files that Hypothesis damaged: a record of benchmarks/fuzz_hypothesis.py."""
     columns = ("accepted", "refused in one line")
@@ -125,6 +159,7 @@ def silent(file: str, record: Record) -> list[str]:
 KINDS: Kinds = {
     "fault injection": faulted,
     "fuzz_inputs": fuzzed,
+    "fuzz_exports": exported,
     "fuzz_hypothesis": drawn,
     "serve_load": served,
     "data_check": doctored,

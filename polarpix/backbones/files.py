@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from polarpix.errors import InputError
+from polarpix.tensor_files import read_tensors
 
 __all__ = [
     "PACKAGES",
@@ -93,13 +94,7 @@ def read_state_dict(file: Path) -> dict[str, Tensor]:
         InputError: not such a file, or one that holds more than tensors.
     """
     if file.suffix == ".safetensors":
-        from safetensors import SafetensorError
-        from safetensors.torch import load_file
-
-        try:
-            return load_file(file)
-        except (SafetensorError, OSError, ValueError, RuntimeError) as error:  # of the file, of numpy, of torch
-            raise InputError(f"{file}: not a safetensors file ({error!s:.200}): download it again") from error
+        return read_tensors(file, "download it again")[0]
     try:
         if zipfile.is_zipfile(file):
             check_archive(file)

@@ -10,8 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
 from torch import Tensor, nn
 
 from polarpix.attention import build_attention
@@ -21,6 +19,7 @@ from polarpix.errors import InputError
 from polarpix.images import write_bytes
 from polarpix.metadata import read_labels, read_run
 from polarpix.psa import PolarizedSelfAttention
+from polarpix.tensor_files import DIGEST, packed, read_tensors
 from polarpix.types import ClassTable, KeypointSchema
 from polarpix.zoo import WEIGHTS, find_weights, no_weights
 
@@ -73,6 +72,7 @@ class Artifact:
     form: str = ""  # of the polarized self-attention inside: paper or released; "" where it has another attention
     layout: str = ""  # parallel or sequential
     calibration: Calibration | None = None  # of its scores
+    digest: str = ""  # of the file that was read, which it fits; "" where it holds none, as older ones do
 
     @property
     def attention(self) -> str:
@@ -115,27 +115,22 @@ def write_artifact(path: Path, artifact: Artifact) -> None:
     }
     if artifact.calibration is not None:
         metadata["calibration"] = json.dumps(artifact.calibration.values())
-    state = {name: tensor.detach().cpu().contiguous() for name, tensor in artifact.state.items()}
-    write_bytes(path, save(state, metadata))
+    write_bytes(path, packed(artifact.state, metadata))
 
 
 def load_artifact(path: str | Path) -> Artifact:
     """Read a weights file written by :func:`save_artifact`, of a path or a name as :func:`find_weights` takes it.
 
     Raises:
-        InputError: the file is missing, is no safetensors file, or was not written by polarpix.
+        InputError: the file is missing, is no safetensors file, was altered since it was written, or was not written by
+            polarpix.
     """
     path = find_weights(path)
     if path.is_dir() and (path / WEIGHTS).is_file():
         path = path / WEIGHTS
     if not path.is_file():
         raise InputError(no_weights(path))
-    try:
-        with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-            state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # not a dict
-    except (SafetensorError, OSError, ValueError, RuntimeError) as error:  # of the file, of torch
-        raise InputError(f"{path}: not a readable safetensors file ({error!s:.200}): copy or train it again") from error
+    state, metadata = read_tensors(path, "copy, download or train it again")
     if metadata.get("format") != FORMAT:
         raise InputError(f"{path}: not a polarpix weights file (format {metadata.get('format')!r}, must be {FORMAT!r})")
     try:
@@ -145,7 +140,8 @@ def load_artifact(path: str | Path) -> Artifact:
         read_run(run)
         kind = metadata.get("form", ""), metadata.get("layout", "")
         calibration = read_calibration(json.loads(metadata.get("calibration", "null")))
-        return Artifact(task, run, labels, dict(metrics), metadata["commit"], state, str(path), *kind, calibration)
+        more = (metadata["commit"], state, str(path), *kind, calibration, metadata.get(DIGEST, ""))
+        return Artifact(task, run, labels, dict(metrics), *more)
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:  # somebody wrote it by hand
         reason = next(iter(str(error).splitlines()), "") or type(error).__name__
         raise InputError(f"{path}: its metadata is damaged ({reason:.200}): copy or train it again") from error

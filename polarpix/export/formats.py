@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import io
 import json
 import re
@@ -17,7 +18,8 @@ import torch
 from torch.export import ExportedProgram
 
 from polarpix.errors import InputError
-from polarpix.runtime.sessions import METADATA_FILE
+from polarpix.runtime.seal import blank_seal, sealed
+from polarpix.runtime.torch_file import plain_file
 
 __all__ = ["FORMATS", "Format", "Signature", "check_packages", "convert_to_openvino", "files_of"]
 
@@ -82,9 +84,9 @@ def write_onnx(program: ExportedProgram, signature: Signature, metadata: Mapping
         )
     model = found.model_proto
     _name_axes(model, signature)
-    onnx.helper.set_model_props(model, dict(metadata))
+    onnx.helper.set_model_props(model, {**metadata, "seal": blank_seal(".onnx")})
     model.producer_name = "polarpix"
-    onnx.save(model, str(path))
+    path.write_bytes(sealed(model.SerializeToString(), ".onnx"))
 
 
 def _translations() -> dict[Any, Any]:
@@ -111,7 +113,9 @@ def _name_axes(model: Any, signature: Signature) -> None:
 
 def write_torch_export(program: ExportedProgram, signature: Signature, metadata: Mapping[str, str], path: Path) -> None:
     """One .pt2 file; the metadata are an extra file in it."""
-    torch.export.save(program, path, extra_files={METADATA_FILE: json.dumps(dict(metadata))})
+    stream = io.BytesIO()
+    torch.export.save(program, stream)
+    path.write_bytes(plain_file(stream.getvalue(), metadata))
 
 
 def write_openvino(program: ExportedProgram, signature: Signature, metadata: Mapping[str, str], path: Path) -> None:
@@ -127,8 +131,12 @@ def convert_to_openvino(onnx: Path, metadata: Mapping[str, str], path: Path) -> 
     import openvino
 
     model = openvino.convert_model(str(onnx))
-    model.set_rt_info(json.dumps(dict(metadata)), ["polarpix"])
     openvino.save_model(model, str(path), compress_to_fp16=False)
+    weights = hashlib.sha256(path.with_suffix(".bin").read_bytes()).hexdigest()
+    texts = {**metadata, "weights": weights, "seal": blank_seal(".xml")}
+    model.set_rt_info(json.dumps(texts), ["polarpix"])
+    openvino.save_model(model, str(path), compress_to_fp16=False)  # the same weights, now with their digest
+    path.write_bytes(sealed(path.read_bytes(), ".xml"))
 
 
 FORMATS: dict[str, Format] = {

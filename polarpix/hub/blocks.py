@@ -6,12 +6,10 @@ import json
 from pathlib import Path
 from typing import Any, Literal
 
-from safetensors import SafetensorError
-from safetensors.torch import load, save
-
 from polarpix.errors import InputError
 from polarpix.images import write_bytes
 from polarpix.psa import PolarizedSelfAttention
+from polarpix.tensor_files import packed, read_tensors
 from polarpix.zoo import fetch, is_hub_id
 
 __all__ = ["load_block", "save_block"]
@@ -23,9 +21,8 @@ ARGUMENTS = ("channels", "layout", "form", "branches", "scale")  # what makes th
 def save_block(block: PolarizedSelfAttention, folder: str | Path) -> Path:
     """Write a block's arguments and weights into a folder, which is returned."""
     folder = Path(folder)
-    state = {name: tensor.detach().cpu().contiguous() for name, tensor in block.state_dict().items()}
     arguments = {name: getattr(block, name) for name in ARGUMENTS}
-    write_bytes(folder / TENSORS, save(state, {"format": "pt"}))
+    write_bytes(folder / TENSORS, packed(block.state_dict(), {"format": "pt"}))
     write_bytes(folder / CONFIG, (json.dumps(arguments, indent=2) + "\n").encode())
     return folder
 
@@ -43,10 +40,11 @@ def load_block(
     else:
         config, tensors = Path(name) / CONFIG, Path(name) / TENSORS
     arguments = read_arguments(config)
+    state, _ = read_tensors(tensors, "write or download it again")
     try:
         block = PolarizedSelfAttention(**arguments, impl=impl)
-        block.load_state_dict(load(tensors.read_bytes()))
-    except (OSError, SafetensorError, RuntimeError, InputError) as error:
+        block.load_state_dict(state)
+    except (RuntimeError, InputError) as error:
         reason = str(error).splitlines()[0]
         raise InputError(f"{tensors}: not the weights of the block in {CONFIG} ({reason}): write it again") from error
     return block

@@ -9,14 +9,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from polarpix.calibration import Calibration, described, read_calibration
 from polarpix.config import PoseRun, SegRun
 from polarpix.errors import InputError
 from polarpix.framed import FramedPoses, FramedSegs
-from polarpix.metadata import read_labels, read_run
+from polarpix.metadata import printable, read_labels, read_run
 from polarpix.pose.instances import cut_crops
-from polarpix.runtime.sessions import Session, open_session
+from polarpix.runtime.sessions import Session, Shape, open_session
 from polarpix.sources import Frame
 from polarpix.types import ClassTable, FloatArray, KeypointSchema, UInt8Array
 
@@ -43,24 +44,60 @@ class Exported:
 
 
 def open_exported(path: str | Path, device: str = "auto") -> Exported:
-    """Read an exported file; see :func:`polarpix.runtime.sessions.open_session`, also for the errors."""
+    """Read an exported file.
+
+    Raises:
+        InputError: as :func:`polarpix.runtime.sessions.open_session` says, or a file whose metadata are damaged or are
+            not those of its graph.
+    """
     session, texts = open_session(path, device)
-    task, size = texts["task"], json.loads(texts["size"])
-    return Exported(
-        file=str(path),
-        session=session,
-        task=task,
-        run=read_run(json.loads(texts["run"])),
-        labels=read_labels(task, json.loads(texts["labels"])),
-        metrics=json.loads(texts["metrics"]),
-        udp=texts["udp"] == "true",
-        size=None if size is None else (size[0], size[1]),
-        form=texts["form"],
-        layout=texts["layout"],
-        commit=texts["commit"],
-        version=texts["polarpix"],
-        calibration=read_calibration(json.loads(texts["calibration"])),
-    )
+    try:
+        task, size = texts["task"], json.loads(texts["size"])
+        found = Exported(
+            file=str(path),
+            session=session,
+            task=task,
+            run=read_run(json.loads(texts["run"])),
+            labels=read_labels(task, json.loads(texts["labels"])),
+            metrics={str(name): float(value) for name, value in json.loads(texts["metrics"]).items()},
+            udp=texts["udp"] == "true",
+            size=None if size is None else (size[0], size[1]),
+            form=texts["form"],
+            layout=texts["layout"],
+            commit=texts["commit"],
+            version=texts["polarpix"],
+            calibration=read_calibration(json.loads(texts["calibration"])),
+        )
+        check_graph(found)
+    except (ValueError, TypeError, LookupError, AttributeError, RecursionError, OverflowError) as error:
+        reason = next(iter(str(error).splitlines()), "") or type(error).__name__
+        raise InputError(f"{path}: its metadata are damaged ({reason:.200}): copy or export it again") from error
+    return found
+
+
+def check_graph(exported: Exported) -> None:
+    """Refuse metadata that are not those of the graph: what is cut for it, and what comes out, go by them.
+
+    Raises:
+        ValueError: names the first difference.
+    """
+    run, k = exported.run, len(exported.labels.names)
+    if run.task != exported.task or (exported.task == "pose") != isinstance(run, PoseRun):
+        raise ValueError(f"the page is of {run.task!r:.20}, the file of {exported.task!r:.20}")
+    taken: tuple[Shape, ...]
+    given: tuple[Shape, ...]
+    if isinstance(run, PoseRun):
+        taken = ((None, int(run.model.input_size[0]), int(run.model.input_size[1]), 3), (None, 2, 3))
+        given = ((None, k, 2), (None, k), (None, k, 2, 2))
+    else:
+        sides = exported.size or (None, None)
+        taken, given = ((None, *sides, 3),), ((None, *sides),) * 2
+    # What goes in is settled when a network is traced; of what comes out a graph need not tell every size.
+    for words, graph, told in (("takes", exported.session.inputs, taken), ("gives", exported.session.outputs, given)):
+        known = [tuple(map(len, shapes)) for shapes in (graph, told)]
+        pairs = [pair for one, two in zip(graph, told, strict=False) for pair in zip(one, two, strict=False)]
+        if known[0] != known[1] or any(a != b and (words == "takes" or a is not None) for a, b in pairs):
+            raise ValueError(f"its graph {words} {list(graph)!s:.100}, they say {list(told)!s:.100}")
 
 
 def load_exported(
@@ -109,7 +146,8 @@ class ExportedPosePredictor(FramedPoses):
             part = slice(start, start + self.batch_size)
             images = image if isinstance(image, np.ndarray) else image[part]
             crops, to_image = cut_crops(images, boxes[part], self.size, self.run.data.box_padding, self.exported.udp)
-            found, score, covariance = self.exported.session(crops, to_image)
+            b = len(crops)
+            found, score, covariance = results(self.exported, ((b, k, 2), (b, k), (b, k, 2, 2)), crops, to_image)
             points.append(found)
             scores.append(score)
             spread.append(covariance)
@@ -149,8 +187,25 @@ class ExportedSegPredictor(FramedSegs):
 
     def label(self, images: UInt8Array) -> tuple[UInt8Array, FloatArray]:
         """Class index and its probability [B, H, W] of images [B, H, W, 3]."""
-        label, confidence = self.exported.session(images)
+        label, confidence = results(self.exported, (images.shape[:3],) * 2, images)
+        if label.dtype != np.uint8 or label.max(initial=0) >= len(self.classes.names):
+            raise InputError(f"{self.file}: gives classes that it has no name for: export it again")
         return label, confidence
+
+
+def results(exported: Exported, shapes: Sequence[Shape], *inputs: npt.NDArray[Any]) -> list[npt.NDArray[Any]]:
+    """What a graph makes of its inputs.
+
+    Raises:
+        InputError: it cannot be run, or gives other shapes than it should, or no numbers.
+    """
+    found = exported.session(*inputs)
+    if [one.shape for one in found] != list(shapes):
+        given = ", ".join(map(str, (one.shape for one in found)))
+        raise InputError(f"{exported.file}: gives {given:.200}, must be {list(shapes)!s:.100}: export it again")
+    if not all(np.isfinite(one).all() for one in found):
+        raise InputError(f"{exported.file}: gives no finite numbers: its weights are damaged, export it again")
+    return found
 
 
 def describe(exported: Exported) -> str:
@@ -179,4 +234,4 @@ def describe(exported: Exported) -> str:
         f"  commit     {exported.commit or 'unknown'}",
         f"  exported   by polarpix {exported.version}",
     ]
-    return "\n".join(lines)
+    return printable("\n".join(lines))

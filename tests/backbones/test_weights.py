@@ -200,7 +200,7 @@ def test_files_that_are_no_weights(tmp_path: Path, capsys: pytest.CaptureFixture
         "empty.pth": "truncated or not a torch file",
         "page.pth": "truncated or not a torch file",
         "text.pth": "truncated or not a torch file",
-        "cut.safetensors": "not a safetensors file",
+        "cut.safetensors": "not a readable safetensors file",
         "code.pth": "holds more than weights, or none",
         "list.pth": "no tensors by name in it",
         "other.pth": "none of its 1 tensors fits Tiny (first names: a there, 0.weight here)",

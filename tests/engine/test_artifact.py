@@ -109,6 +109,7 @@ def test_a_header_that_lies_is_one_line(tmp_path: Path, change: Callable[[dict[s
     path = tmp_path / "w.safetensors"
     save_artifact(path, {"a": torch.ones(2), "b": torch.ones(2)}, pose_run(), FIGURE_SCHEMA, {})
     load_artifact(path)
+    relabelled(path, lambda h: h["__metadata__"].pop("sha256"))  # as who wants to deceive would do
     relabelled(path, change)
     with pytest.raises(InputError, match=r"^\S+: (not a readable safetensors file|its metadata is damaged)") as caught:
         load_artifact(path)
@@ -176,3 +177,20 @@ def test_a_text_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
     write_text(path, "é")
     assert path.read_bytes() == "é".encode()
     assert [p.name for p in path.parent.iterdir()] == ["b.txt"]
+
+
+def test_an_altered_file_is_refused_and_an_older_one_read(saved: Path) -> None:
+    artifact = load_artifact(saved)
+    state = {name: tensor.clone() for name, tensor in artifact.state.items()}  # those lie in the file
+    assert len(artifact.digest) == 64
+    data = bytearray(saved.read_bytes())
+    data[-1000] ^= 4
+    saved.write_bytes(bytes(data))
+    with pytest.raises(InputError, match=r"w\.safetensors: altered since it was written.*: copy, download or train it"):
+        load_artifact(saved)
+    data[-1000] ^= 4
+    saved.write_bytes(bytes(data))
+    relabelled(saved, lambda h: h["__metadata__"].pop("sha256"))
+    older = load_artifact(saved)
+    assert older.digest == ""
+    assert all(torch.equal(older.state[name], tensor) for name, tensor in state.items())

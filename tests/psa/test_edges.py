@@ -1,11 +1,12 @@
 """The block at the edges of what numbers can do: every layout, form and implementation in every dtype of the CPU."""
 
+import copy
 import itertools
 
 import pytest
 import torch
 
-from polarpix.psa import PolarizedSelfAttention, loops
+from polarpix.psa import PolarizedSelfAttention, loops, whole
 
 FORMS = list(itertools.product(["paper", "released"], ("parallel", "sequential")))
 IMPLS = ["reference", "collapsed", "auto"]
@@ -61,13 +62,60 @@ def test_edges_stay_finite(form, layout, impl, dtype) -> None:
             check(block, make(channels).to(dtype))
 
 
-@pytest.mark.parametrize(("form", "layout"), FORMS)
-def test_many_channels_stay_finite(form, layout) -> None:
-    """2048, as behind the last stage of a ResNet."""
-    block = PolarizedSelfAttention(2048, layout=layout, form=form)
-    for dtype in (torch.float32, torch.bfloat16):
-        block = block.to(dtype)
-        check(block, 1e4 * torch.randn(1, 2048, 1, 2).sign().to(dtype))
+MANY = 2048  # channels, as behind the last stage of a ResNet
+# What the largest difference may be, as a share of the largest exact number: sums of 2048 rounded products.
+CLOSE = {torch.float64: 1e-10, torch.float32: 1e-4, torch.bfloat16: 0.05, torch.float16: 0.01}
+
+
+@pytest.fixture(scope="module", params=FORMS, ids="-".join)
+def many(request: pytest.FixtureRequest) -> PolarizedSelfAttention:
+    """A block of MANY channels in float64, whose gates depend on the map."""
+    torch.manual_seed(0)
+    form, layout = request.param
+    return PolarizedSelfAttention(MANY, layout=layout, form=form, init="torch").double()
+
+
+def run(block: PolarizedSelfAttention, x: torch.Tensor) -> list[torch.Tensor]:
+    """Result, gradient of x and some of every parameter's, in float64; every number of them is finite."""
+    block.zero_grad(set_to_none=True)
+    x = x.clone().requires_grad_()
+    y = block(x)
+    y.sum().backward()
+    assert (y.shape, y.dtype) == (x.shape, x.dtype)
+    found = [y.detach(), *(one.grad for one in (x, *block.parameters()) if one.grad is not None)]
+    assert all(one.sum(dtype=torch.float64).isfinite() for one in found)
+    return [one.flatten()[:: 1 + one.numel() // 10_000].double() for one in found]
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_many_channels_match_float64(
+    many: PolarizedSelfAttention, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Forward and backward, at common numbers against the reference in float64, at 1e4 finite.
+
+    "auto" is the whole block as one compiled call where there is one, "passes" pass by pass in compiled loops; both
+    are the plain operations of "collapsed" in dtypes that are not compiled, and without a compiler.
+    """
+    block = copy.deepcopy(many).to(dtype)
+    exact = copy.deepcopy(block).double()
+    exact.impl = "reference"
+    x = torch.randn(2, MANY, 1, 3).to(dtype)
+    truth = run(exact, x.double())
+    compiled = ("auto", "passes") if dtype in (torch.float32, torch.bfloat16) else ()
+    for path in ("reference", "collapsed", *compiled):
+        if path == "passes":
+            monkeypatch.setattr(whole, "takes", lambda *_: False)
+        block.impl = "auto" if path == "passes" else path
+        for found, wanted in zip(run(block, x), truth, strict=True):
+            scale = wanted.abs().max()
+            scale = scale if scale > 1e-9 else 1.0  # a bias in front of a softmax: its gradient is 0
+            assert (found - wanted).abs().max() <= CLOSE[dtype] * scale, path
+        if dtype != torch.float16:
+            run(block, 1e4 * x.sign())
+        else:  # gradients, and the softmax of the released parallel form, are of sums beyond its 65504
+            with torch.no_grad():
+                large = 1e4 if (block.form, block.layout) != ("released", "parallel") else 10
+                assert block(large * x.sign()).isfinite().all(), path
 
 
 @pytest.mark.parametrize(("form", "layout"), FORMS)

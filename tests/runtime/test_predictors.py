@@ -22,6 +22,8 @@ from polarpix.runtime.predictors import (
     load_exported,
     open_exported,
 )
+from polarpix.runtime.seal import blank_seal, sealed
+from polarpix.runtime.sessions import open_session
 
 BOXES = [[4, 4, 30, 40, 0.9], [20, 2, 40, 44, 0.5], [21, 2, 40, 44, 0.4]]
 Picture = npt.NDArray[np.uint8]
@@ -145,3 +147,73 @@ def test_onnx_is_predicted_without_torch(
     assert [one["segmentation"] for one in stuff] == [one["segmentation"] for one in masks(image).to_coco(7)]
     assert shape == [64, 64, 3]
     assert {path.name for path in tmp_path.iterdir()} == {"pose.png", "seg.jpg", "label.png"}
+
+
+def retold(file: Path, path: Path, **changes: str) -> Path:
+    """An ONNX file with other metadata, sealed as who means harm would."""
+    import onnx
+
+    model = onnx.load(file)
+    texts = {one.key: one.value for one in model.metadata_props} | {"seal": blank_seal(".onnx")} | changes
+    onnx.helper.set_model_props(model, texts)
+    path.write_bytes(sealed(model.SerializeToString(), ".onnx"))
+    return path
+
+
+LIES: dict[str, dict[str, Any]] = {
+    "metadata are damaged .*Expecting": {"run": "{"},
+    "metadata are damaged .*not 'list'|metadata are damaged .*list indices": {"run": "[1]"},
+    "metadata are damaged .*recursion": {"labels": "[" * 100_000},
+    "the page is of 'pose', the file of 'seg'|unexpected keyword": {"task": "seg"},
+    r"its graph takes .*64, 64, 3.*they say .*-64": {"input_size": [-64, 64]},
+    r"its graph takes .*they say .*1000000": {"input_size": [10**6, 10**6]},
+    "invalid literal": {"input_size": ["x", 64]},
+    r"its graph gives .*14, 2.*they say .*13, 2": {"names": 13},
+    "no calibration": {"calibration": '{"scores": [0, 1], "probabilities": [1, 0], "split": "", "samples": 1}'},
+    "metadata are damaged": {"metrics": '["x"]'},
+    "a text of more than 1,048,576 letters": {"commit": "x" * 2_000_000},
+    "not exported by this polarpix": {"format": "polarpix-export-2"},
+}
+
+
+@pytest.mark.parametrize("words", LIES)
+def test_metadata_that_lie_are_refused(words: str, pose_export: Export, tmp_path: Path) -> None:
+    change = dict(LIES[words])
+    texts = open_session(pose_export.file, "cpu")[1]
+    if "input_size" in change:
+        page = json.loads(texts["run"])
+        page["model"]["input_size"] = change.pop("input_size")
+        change["run"] = json.dumps(page)
+    if "names" in change:
+        k, labels = change.pop("names"), json.loads(texts["labels"])
+        cut = {"names": labels["names"][:k], "sigmas": labels["sigmas"][:k], "flip_pairs": [], "skeleton": []}
+        change["labels"] = json.dumps(labels | cut)
+    path = retold(pose_export.file, tmp_path / "a.onnx", **change)
+    with pytest.raises(InputError, match=rf"a\.onnx: .*({words})") as caught:
+        load_exported(path, "cpu")
+    assert "\n" not in str(caught.value)
+
+
+def test_letters_that_terminals_obey_are_not_shown(pose_export: Export, tmp_path: Path) -> None:
+    path = retold(pose_export.file, tmp_path / "a.onnx", commit="\x1b[2Jgone\r")
+    assert "commit     ?[2Jgone?" in describe(open_exported(path, "cpu"))
+
+
+def test_results_of_other_shapes_and_no_numbers_are_refused(
+    poses: ExportedPosePredictor, masks: ExportedSegPredictor, picture: Picture
+) -> None:
+    from dataclasses import replace
+
+    def giving(change: Any) -> Any:
+        session = poses.exported.session
+        odd = replace(session, run=lambda *inputs: change(session.run(*inputs)))
+        return ExportedPosePredictor(replace(poses.exported, session=odd))
+
+    with pytest.raises(InputError, match=r"pose\.onnx: gives \(1, 13, 2\).*must be \[\(1, 14, 2\)"):
+        giving(lambda found: [found[0][:, 1:], *found[1:]])(picture)
+    with pytest.raises(InputError, match=r"pose\.onnx: gives no finite numbers"):
+        giving(lambda found: [found[0] * np.nan, *found[1:]])(picture)
+    session = masks.exported.session
+    odd = replace(session, run=lambda *inputs: [session.run(*inputs)[0] + np.uint8(200), session.run(*inputs)[1]])
+    with pytest.raises(InputError, match=r"seg\.onnx: gives classes that it has no name for"):
+        ExportedSegPredictor(replace(masks.exported, session=odd))(picture)

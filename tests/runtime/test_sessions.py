@@ -23,7 +23,7 @@ def test_damaged_and_missing_files_are_named(suffix: str, tmp_path: Path) -> Non
         with pytest.raises(InputError, match=r"a\.bin: no such file: the weights of a\.xml lie beside it"):
             open_session(path)
         path.with_suffix(".bin").touch()
-    with pytest.raises(InputError, match=rf"a\{suffix}: not a readable .* file \(.+\): export it again"):
+    with pytest.raises(InputError, match=rf"a\{suffix}: not a readable .* file \(.+\): copy or export it again"):
         open_session(path)
 
 
@@ -71,3 +71,19 @@ def test_a_missing_runtime_is_named(suffix: str, package: str, tmp_path: Path, m
     monkeypatch.setattr(builtins, "__import__", refusing)
     with pytest.raises(InputError, match=f"needs {package}: pip install {package}"):
         open_session(path)
+
+
+def test_a_flipped_bit_is_seen_before_the_runtime(pose_export: Export, tmp_path: Path) -> None:
+    """In weights too, where no parser could find it."""
+    whole = pose_export.file.read_bytes()
+    path = tmp_path / "a.onnx"
+    for at in (len(whole) // 2, len(whole) - 2):
+        data = bytearray(whole)
+        data[at] ^= 1
+        path.write_bytes(bytes(data))
+        with pytest.raises(InputError, match=r"a\.onnx: not a readable ONNX file \(.*\): copy or export it again"):
+            open_session(path, "cpu")
+    path.write_bytes(whole)
+    session, _ = open_session(path, "cpu")
+    assert session.inputs == ((None, 64, 64, 3), (None, 2, 3))
+    assert session.outputs == ((None, 14, 2), (None, 14), (None, 14, 2, 2))

@@ -1,5 +1,7 @@
 """Both segmentation heads and every loss at the edges: equal maps, 1e4, one pixel, empty batches, every dtype."""
 
+import copy
+
 import pytest
 import torch
 from torch import nn
@@ -77,3 +79,38 @@ def test_losses_stay_finite(name: str, dtype: torch.dtype) -> None:
         assert found.isfinite()
         assert logits.grad is not None
         assert logits.grad.isfinite().all()
+
+
+MANY = 2048  # channels of the deepest map of a ResNet
+WIDE = {
+    "deeplab": lambda: Deep(MANY, MANY, 3, channels=4, low_channels=4, rates=(1, 2, 3), dropout=0.0),
+    "separable": lambda: Deep(
+        MANY, MANY, 3, "deeplabv3plus_separable", channels=4, low_channels=4, rates=(1,), dropout=0.0
+    ),
+    "ocr": lambda: OCRHead(MANY, 3, mid=4, key=4, dropout=0.0),
+}
+CLOSE = {torch.float64: 1e-10, torch.float32: 1e-3, torch.bfloat16: 0.1, torch.float16: 0.02}
+
+
+@pytest.mark.parametrize("name", WIDE)
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_many_channels_match_float64(name: str, dtype: torch.dtype) -> None:
+    """Both heads over 2048 channels, forward and backward; finite at 1e4."""
+    head = WIDE[name]().eval().to(dtype)
+    exact = copy.deepcopy(head).double()
+    x = torch.randn(1, MANY, 2, 3).to(dtype)
+
+    def run(one: nn.Module, pixels: torch.Tensor) -> list[torch.Tensor]:
+        pixels = pixels.clone().requires_grad_()
+        found = scores(one, pixels)
+        found.sum().backward()
+        assert pixels.grad is not None
+        return [found.detach().double(), pixels.grad.double()]
+
+    for found, wanted in zip(run(head, x), run(exact, x.double()), strict=True):
+        assert found.isfinite().all()
+        assert (found - wanted).abs().max() <= CLOSE[dtype] * wanted.abs().max()
+    head.zero_grad()
+    large = run(head, (1e4 if dtype != torch.float16 else 1e2) * x.sign())  # float16 ends at 65504
+    assert all(part.isfinite().all() for part in large)
+    assert all(p.grad is None or p.grad.isfinite().all() for p in head.parameters())

@@ -31,3 +31,29 @@ def test_reliability_has_a_section_for_every_kind_of_record() -> None:
     assert "| folder gone | 1 | status 2, one line; checkpoint whole: True | `a: gone` |" in text
     assert "`run it` on cpu, seed 3, at `abc`: `f.json`." in text
     assert text.index("Trainings under fault") < text.index("Damaged files") < text.index("Attacks")
+
+
+def test_exported_files_have_a_row_for_every_format() -> None:
+    refused = "refused in one line"
+    attack = {"format": ".pt2", "name": "a guard", "outcome": refused, "expected": refused, "megabytes": 5.0}
+    record = {
+        "name": "fuzz_exports",
+        "command": "run it",
+        "seed": 3,
+        "conditions": {"device": "cpu", "commit": "abc"},
+        "bound_megabytes": 3072,
+        "fuzz": {
+            "files": {".onnx": {refused: 398, "accepted, gives the same": 1, "crash": 1}},
+            "highest_megabytes_of_a_file": 7.2,
+        },
+        "attacks": [
+            attack | {"torch_alone": "code was run"},
+            attack | {"outcome": "accepted", "torch_alone": "code was run"},
+            attack | {"name": "metadata: x"},
+        ],
+    }
+    text = tables({"e.json": record})
+    assert "| .onnx | 400 | 398 | 1 | 1 |" in text
+    assert "| .pt2 | everything else | 1 | 2 | 1 | 1 | 1 ran code |" in text
+    assert "| .pt2 | metadata that lie | 1 | 1 | 1 | 0 |  |" in text
+    assert "the most was 7. `run it` on cpu, seed 3, at `abc`: `e.json`." in text
