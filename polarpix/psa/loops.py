@@ -40,7 +40,9 @@ SOURCES = (SOURCE, *(Path(__file__).with_name(name) for name in ("loops.c", "lan
 FLAGS = ("-std=c11", "-O3", "-march=native", "-fno-math-errno", "-fno-trapping-math", "-fopenmp", "-fPIC")
 DTYPES = {torch.float32: (), torch.bfloat16: ("-DBF16",)}
 TILE = 1024  # most pixels of a tile, as in loops.c
-TILE_NUMBERS = 32768  # of a tile with all its channels: 128 KiB, so that two or three maps' tiles stay in the cache
+# Numbers of a tile with all its channels. Channels together, 128 KiB: two or three maps' tiles stay in the cache. Pixels
+# together, 512 KiB: each channel's part of a tile is a run of its own, and short ones cost more than the cache saves.
+TILE_NUMBERS = {True: 1 << 15, False: 1 << 17}
 LEAST_TILES = 16  # so that there is work for several threads
 
 
@@ -148,7 +150,7 @@ def describe(shape: torch.Size, last: bool, threads: int) -> tuple[Any, int]:
     """The C side's description of maps [B, C, H, W] that lie with their channels last or not, and their tiles."""
     B, C, H, W = shape
     P = H * W
-    tile = max(TILE_NUMBERS // C // 64 * 64, 64)
+    tile = max(TILE_NUMBERS[last] // C // 64 * 64, 64)
     tile = min(tile, max(B * P // LEAST_TILES // 64 * 64, 64), TILE, P)
     tiles = -(-P // tile)
     return (ctypes.c_int64 * 7)(B, C, P, int(last), tile, tiles, threads), B * tiles
