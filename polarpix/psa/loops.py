@@ -40,8 +40,8 @@ SOURCES = (SOURCE, *(Path(__file__).with_name(name) for name in ("loops.c", "lan
 FLAGS = ("-std=c11", "-O3", "-march=native", "-fno-math-errno", "-fno-trapping-math", "-fopenmp", "-fPIC")
 DTYPES = {torch.float32: (), torch.bfloat16: ("-DBF16",)}
 TILE = 1024  # most pixels of a tile, as in loops.c
-# Numbers of a tile with all its channels. Channels together, 128 KiB: two or three maps' tiles stay in the cache. Pixels
-# together, 512 KiB: each channel's part of a tile is a run of its own, and short ones cost more than the cache saves.
+# Numbers of a tile with all its channels. Channels together, 128 KiB: two or three maps' tiles stay in the cache.
+# Pixels together, 512 KiB: each channel has a run of its own, and short runs cost more than the cache saves.
 TILE_NUMBERS = {True: 1 << 15, False: 1 << 17}
 LEAST_TILES = 16  # so that there is work for several threads
 
