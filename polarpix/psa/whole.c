@@ -162,7 +162,7 @@ static int takes_part(const Map *map, Team *team) {
 }
 
 /* The softmax over the pixels that the released form's spatial gate is a sigmoid of: logits in st.s of every tile, then
-   the greatest and the inverse of the sum of every sample, in st.rstd and st.beta, which that form does not use. */
+   e to them, less the greatest, in their place and the inverse of its sum in st.beta, which that form does not use. */
 static void pixel_softmax(const Map *map, Team team, const elem *x, State st) {
     const int64_t P = map->P;
     SHARE(team, i, map->B * map->T) {
@@ -171,11 +171,9 @@ static void pixel_softmax(const Map *map, Team team, const elem *x, State st) {
     }
     meet(team);
     SHARE(team, b, map->B) {
-        const float *e = st.s + b * P;
-        float most = -INFINITY, sum = 0;
+        float *e = st.s + b * P, most = -INFINITY, sum = 0;
         _Pragma("omp simd reduction(max : most)") for (int64_t p = 0; p < P; p++) most = e[p] > most ? e[p] : most;
-        _Pragma("omp simd reduction(+ : sum)") for (int64_t p = 0; p < P; p++) sum += exp_(e[p] - most);
-        st.rstd[b] = most;
+        _Pragma("omp simd reduction(+ : sum)") for (int64_t p = 0; p < P; p++) sum += e[p] = exp_(e[p] - most);
         st.beta[b] = 1.0f / sum;
     }
     meet(team);
@@ -196,8 +194,8 @@ static Tile part_of(const Map *map, Tile t, int64_t p, int64_t pixels) {
 static void write_part(const Map *map, Tile t, const elem *x, Kind kind, elem *out, State st) {
     float row[TILE], S[TILE], *s = st.s ? st.s + t.b * map->P + t.p : row;
     if (kind.released) {
-        const float most = st.rstd[t.b], inverse = st.beta[t.b];
-        SIMD for (int64_t p = 0; p < t.n; p++) s[p] = 1.0f / (1.0f + exp_(-exp_(s[p] - most) * inverse));
+        const float inverse = st.beta[t.b];
+        SIMD for (int64_t p = 0; p < t.n; p++) s[p] = 1.0f / (1.0f + exp_(-s[p] * inverse));
     } else {
         spatial_tile(map, t, x, st.u + t.b * map->C, st.beta[t.b], s);
     }
