@@ -63,6 +63,7 @@ ABOUT = "Keypoints and segmentation masks with polarized self-attention."
 NO_PLACE = (
     *(errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.EFBIG),
     *(errno.EEXIST, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG),
+    *(errno.EIO, errno.ESTALE),  # a network folder that went away
 )
 MODEL_HELP = f"in the weights' place: {', '.join(MODELS)} ('polarpix models' lists them), or user/name on the Hub"
 HELP = ("-h", "--help", "help")
@@ -274,7 +275,7 @@ def main() -> None:
     except OSError as error:
         if error.errno not in NO_PLACE:
             raise
-        place = error.filename or "a file"
+        place = os.fsdecode(error.filename) if error.filename else "a file"
         print(f"polarpix: {place}: {error.strerror}: make room, or choose another place", file=sys.stderr)
         status = 2
     except TerminatedError as error:

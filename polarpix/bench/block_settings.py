@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -154,7 +155,7 @@ def block_settings(
         labels = list(COMPILED) if where.type == "cuda" else []
     else:
         labels = [] if compiled == "none" else choose("compile", compiled, [block.label for block in chosen])
-    if seconds <= 0:
+    if not 0 < seconds < math.inf:
         raise InputError(f"--seconds {seconds}: give a time above 0")
     return BlockSettings(
         device=where,

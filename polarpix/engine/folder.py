@@ -85,15 +85,23 @@ def gone(folder: Path) -> bool:
     return not (folder / "config.yaml").is_file()
 
 
+def within(folder: Path, error: BaseException | None) -> bool:
+    """Whether an error is of a file in a run folder."""
+    name = error.filename if isinstance(error, OSError) else None
+    return isinstance(name, str | bytes) and Path(os.fsdecode(name)).absolute().is_relative_to(folder.absolute())
+
+
 @contextmanager
 def missed(folder: Path) -> Iterator[None]:
     """Whatever fails because the run folder is gone ends in a line that says so, loggers in threads of their own too.
+
+    A thread that cannot write there says nothing by itself: the training meets the same place, and ends in one line.
 
     Raises:
         InputError: something failed, and the folder is gone.
     """
     usual = threading.excepthook
-    threading.excepthook = lambda told: None if gone(folder) else usual(told)
+    threading.excepthook = lambda told: None if gone(folder) or within(folder, told.exc_value) else usual(told)
     try:
         yield
     except Exception as error:  # loggers and the trainer raise what they like

@@ -88,7 +88,7 @@ class Plan:
         elif kernel == "logits":
             warps, at_will = self.part_warps, self.BC >= 2048
         elif mixed:
-            warps, at_will = min(16, 2 * self.warps), kernel == "grad_pool" and self.BC >= 256
+            warps, at_will = min(16, 2 * self.warps), kernel == "grad_pool"
         elif kernel not in ("pool", "scale", "grad_pool"):
             warps = self.warps
         most = {"maxnreg": min(255, REGISTERS // (32 * warps))} if at_will and not torch.version.hip else {}
@@ -107,7 +107,8 @@ def plan(B: int, C: int, P: int, itemsize: int, last: bool, backward: bool) -> P
     # passes that make no third tile. ``logits`` holds 16, and 32 without aligned pieces: with 16 it spilled there.
     small = C * P <= SMALL
     few = backward or small
-    run = 1 if last and backward else inner  # pixels that lie together; two tiles of more channels would be too many
+    # Pixels in 16 bytes. Where none lie together, or two tiles lie the other way, many channels take few pixels.
+    run = 1 if not aligned or (last and backward) else inner
     elements = max(BC * run, 4096 if few else 8192)
     BP = max(4, min(elements // BC, triton.next_power_of_2(P), 256))
     warps = BC * BP // (512 if few else 1024) * (1 if aligned else 2)

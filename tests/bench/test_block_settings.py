@@ -63,6 +63,7 @@ def test_options() -> None:
         ({"formats": "nhwc"}, "--formats names 'nhwc'"),
         ({"device": "tpu"}, "device 'tpu'"),
         ({"seconds": 0.0}, "--seconds 0.0: give a time above 0"),
+        ({"seconds": float("nan")}, "--seconds nan: give a time above 0"),
     ],
 )
 def test_bad_options_are_one_line(options: dict[str, Any], words: str) -> None:

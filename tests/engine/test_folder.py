@@ -1,10 +1,12 @@
 """The folder of a run: nobody else in it, whole files in it, and missed when it is gone."""
 
 import errno
+import os
 import resource
 import shutil
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,7 +18,7 @@ from pytorch_lightning.callbacks import Callback
 
 from polarpix.engine import fit as engine
 from polarpix.engine.fit import fit
-from polarpix.engine.folder import WholeFiles, held
+from polarpix.engine.folder import WholeFiles, held, missed
 from polarpix.errors import InputError
 from polarpix.pages import make_run
 
@@ -24,6 +26,7 @@ TinyPage = Callable[[str], dict[str, Any]]
 
 HOLDING = """
 import sys
+import threading
 from pathlib import Path
 from polarpix.engine.folder import held
 with held(Path(sys.argv[1])):
@@ -106,3 +109,24 @@ def test_a_folder_that_went_away_ends_the_training(
     shutil.rmtree(folder, ignore_errors=True)
     shutil.move(moved, folder)
     assert fit(run, resume=True).weights.is_file()
+
+
+def test_a_logger_that_cannot_write_leaves_the_word_to_the_training(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """TensorBoard writes from a thread, and names its file in bytes."""
+    (tmp_path / "config.yaml").touch()
+    said: list[object] = []
+    monkeypatch.setattr(threading, "excepthook", lambda told: said.append(told.exc_value))
+
+    def fail(error: Exception) -> None:
+        raise error
+
+    inside = OSError(errno.EROFS, "Read-only file system", os.fsencode(tmp_path / "tensorboard" / "events"))
+    outside = OSError(errno.EROFS, "Read-only file system", "/elsewhere")
+    with missed(tmp_path):
+        for error in (inside, outside, ValueError("other")):
+            thread = threading.Thread(target=fail, args=(error,))
+            thread.start()
+            thread.join()
+    assert [str(error) for error in said] == [str(outside), "other"]
