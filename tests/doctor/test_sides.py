@@ -59,6 +59,7 @@ def test_clean_mice_are_silent(seed: int) -> None:
 
 def test_clean_people_are_silent_and_a_view_from_behind_is_only_told(people: Points) -> None:
     found = find_swaps(people, everywhere(people), FIGURE_SCHEMA)
+    assert found
     assert all(swap.view for swap in found)
 
 
