@@ -155,6 +155,21 @@ def silent(file: str, record: Record) -> list[str]:
     return ["### The data doctor on real sets", "", where, "", *grid(head, rows)]
 
 
+def homeward(file: str, record: Record) -> list[str]:
+    """Annotations through other formats and back: a record of benchmarks/round_trips.py."""
+    rows = [
+        [
+            one["format"],
+            *(str(one[key]) for key in ("instances", "came_home", "labelled_alike")),
+            f"{one['farthest_move_px']:g} px" + (", the same bytes" if one.get("same_bytes") else ""),
+        ]
+        for one in record["trips"]
+    ]
+    said = f"`{record['file']}`, as its annotators saved it, by way of COCO. {made_by(file, record)}"
+    head = ["there and back", "instances", "came home", "labelled alike", "farthest that a keypoint moved"]
+    return ["### Conversions there and back", "", said, "", *grid(head, rows)]
+
+
 # What a record is told by -> its section, in the order of the page.
 KINDS: Kinds = {
     "fault injection": faulted,
@@ -164,6 +179,7 @@ KINDS: Kinds = {
     "serve_load": served,
     "data_check": doctored,
     "doctor_real_sets": silent,
+    "round_trips": homeward,
 }
 
 

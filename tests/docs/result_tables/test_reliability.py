@@ -57,3 +57,18 @@ def test_exported_files_have_a_row_for_every_format() -> None:
     assert "| .pt2 | everything else | 1 | 2 | 1 | 1 | 1 ran code |" in text
     assert "| .pt2 | metadata that lie | 1 | 1 | 1 | 0 |  |" in text
     assert "the most was 7. `run it` on cpu, seed 3, at `abc`: `e.json`." in text
+
+
+def test_conversions_have_a_row_for_every_format() -> None:
+    trip = {"format": "yolo", "instances": 9, "came_home": 8, "labelled_alike": 7, "farthest_move_px": 0.25}
+    record = {
+        "name": "round_trips",
+        "command": "run it",
+        "seed": 0,
+        "file": "a.csv",
+        "trips": [trip, trip | {"format": "dlc", "farthest_move_px": 0.0, "same_bytes": True}],
+        "conditions": {"device": "cpu", "commit": "abc"},
+    }
+    text = tables({"r.json": record})
+    assert "| yolo | 9 | 8 | 7 | 0.25 px |" in text
+    assert "| dlc | 9 | 8 | 7 | 0 px, the same bytes |" in text
