@@ -3,7 +3,7 @@
     python benchmarks/round_trips.py CollectedData.csv IMAGES OUT.json
 
 The CSV is DeepLabCut's, IMAGES the folder of its pictures. It goes to COCO and back, which must give the same bytes;
-and from COCO to YOLO, LabelMe and CVAT and back, where every instance must come home with its keypoints in their places.
+and from COCO to YOLO, LabelMe and CVAT and back, where every instance must come home with its keypoints as they were.
 """
 
 from __future__ import annotations
