@@ -110,7 +110,7 @@ def plan(B: int, C: int, P: int, itemsize: int, last: bool, backward: bool) -> P
     # Pixels in 16 bytes. Where none lie together, or two tiles lie the other way, many channels take few pixels.
     run = 1 if not aligned or (last and backward) else inner
     elements = max(BC * run, 4096 if few else 8192)
-    BP = max(4, min(elements // BC, triton.next_power_of_2(P), 256))
+    BP = max(4 if aligned else 2, min(elements // BC, triton.next_power_of_2(P), 256))
     warps = BC * BP // (512 if few else 1024) * (1 if aligned else 2)
     part_warps = BC * BP // (512 if aligned else 1024)
     warps, part_warps = (max(1, min(16, n)) for n in (warps, part_warps))
