@@ -165,7 +165,7 @@ def _unpacked(data: bytes) -> Parts:
                 if not known or name in parts:
                     raise ValueError(f"a part {one.filename!r:.80}: polarpix writes none, or only one")
                 parts[name] = file.read(one)
-    except (zipfile.BadZipFile, EOFError, OSError, NotImplementedError, RuntimeError) as error:
+    except (zipfile.BadZipFile, EOFError, OSError, RuntimeError) as error:  # the last: of a format zipfile knows not
         raise ValueError(f"cut off, altered, or no archive of torch: {error}") from None
     return parts
 
