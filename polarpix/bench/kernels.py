@@ -144,8 +144,6 @@ class Job:
     @property
     def options(self) -> dict[str, int]:
         """Of the compiler, as the launch gives them."""
-        if self.step.name == "grad_weight":
-            return {"num_warps": 4}
         found: dict[str, int] = self.plan.options(self.step.name, self.gradient not in ("", self.memory))
         return found
 

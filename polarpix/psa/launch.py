@@ -83,7 +83,9 @@ class Plan:
             mixed: the gradient lies otherwise than the map: one of two tiles is reordered, in registers.
         """
         warps, at_will = self.pass_warps, False
-        if kernel in ("gate", "grad_gate"):  # a program or two for each sample: none waits for room
+        if kernel == "grad_weight":  # its tiles are the same for every map
+            warps = 4
+        elif kernel in ("gate", "grad_gate"):  # a program or two for each sample: none waits for room
             warps, at_will = self.gate_warps, True
         elif kernel == "logits":
             warps, at_will = self.part_warps, self.BC >= 2048
@@ -289,6 +291,6 @@ def _backward(
     out = named(dW, form, x)
     kernels_weight.grad_weight[(triton.cdiv(C // 2, 32), triton.cdiv(C, 32), 4)](
         state, grads, dw, out["W_q"], out["b_q"], *pick(out, GATE), B, B * parts,
-        C=C, BB=16, TR=32, TC=32, PAPER=kind["PAPER"], ACC=ACC,
+        C=C, BB=16, TR=32, TC=32, PAPER=kind["PAPER"], ACC=ACC, **one.options("grad_weight"),
     )  # fmt: skip
     return [dx, *dW]
