@@ -85,23 +85,34 @@ INLINE int64_t lane_sums(const elem *x, const elem *d, int64_t R, int64_t C, con
     return p;
 }
 
+/* S and Q of lane_columns with pixel p added. */
+INLINE void lane_pixel(const elem *x, const elem *d, int64_t p, int64_t C, const float *a, const float *b, int second,
+                       vec *S, vec *Q, const int count) {
+    const float ap = a[p], bp = second && b ? b[p] : 1.0f;
+    UNROLL for (int i = 0; i < count; i++) {
+        const vec v = take(x + p * C + i * LANES);
+        S[i] += (d ? ap * take(d + p * C + i * LANES) : ap + (vec){0}) * v;
+        if (second) Q[i] += b ? bp * v : v;
+    }
+}
+
 /* "count" vectors, at most 4 to stay in registers, of s_c += sum_p a_p x_pc (with d: a_p d_pc x_pc) and
-   q_c += sum_p b_p x_pc for R pixels. */
+   q_c += sum_p b_p x_pc for R pixels; those of every other pixel by themselves, as an addition waits for the one before. */
 INLINE void lane_columns(const elem *x, const elem *d, int64_t R, int64_t C, const float *a, const float *b, int second,
                          float *s, float *q, const int count) {
-    vec S[4], Q[4];
-    UNROLL for (int i = 0; i < count; i++) S[i] = get(s + i * LANES), Q[i] = second ? get(q + i * LANES) : (vec){0};
-    for (int64_t p = 0; p < R; p++) {
-        const float ap = a[p], bp = second && b ? b[p] : 1.0f;
-        UNROLL for (int i = 0; i < count; i++) {
-            const vec v = take(x + p * C + i * LANES);
-            S[i] += (d ? ap * take(d + p * C + i * LANES) : ap + (vec){0}) * v;
-            if (second) Q[i] += b ? bp * v : v;
-        }
-    }
+    vec S[2][4], Q[2][4];
+    int64_t p = 0;
     UNROLL for (int i = 0; i < count; i++) {
-        put(s + i * LANES, S[i]);
-        if (second) put(q + i * LANES, Q[i]);
+        S[0][i] = get(s + i * LANES), Q[0][i] = second ? get(q + i * LANES) : (vec){0};
+        S[1][i] = Q[1][i] = (vec){0};
+    }
+    if (count <= 3) /* four are enough to be under way */
+        for (; p + 2 <= R; p += 2)
+            UNROLL for (int i = 0; i < 2; i++) lane_pixel(x, d, p + i, C, a, b, second, S[i], Q[i], count);
+    for (; p < R; p++) lane_pixel(x, d, p, C, a, b, second, S[0], Q[0], count);
+    UNROLL for (int i = 0; i < count; i++) {
+        put(s + i * LANES, S[0][i] + S[1][i]);
+        if (second) put(q + i * LANES, Q[0][i] + Q[1][i]);
     }
 }
 

@@ -33,6 +33,7 @@ INLINE elem down(float v) { return v; }
 #endif
 
 #include "lanes.c"
+#include "pairs.c"
 
 typedef struct { int64_t B, C, P, last, n, T, threads; } Map;
 
@@ -137,18 +138,21 @@ INLINE void over_channels(const Map *map, Tile t, const elem *x, const elem *d, 
         adds(x, d, C, t.n, map->P, w, NULL, 0, out, NULL);
         return;
     }
-    const int64_t done = C < LANES ? 0 : lane_sums(x, d, t.n, C, w, out);
+    int64_t done = 0;
+    if (in_pairs(C) && !d) done = pair_sums(x, t.n, C, w, out);
+    else if (C >= LANES) done = lane_sums(x, d, t.n, C, w, out);
     sums(x + done * C, d ? d + done * C : NULL, t.n - done, C, C, w, NULL, 0, out + done, NULL);
 }
 
-/* Whether sums over pixels with the channels together keep to registers: longer rows, and bfloat16, which takes as long to
-   widen, are no slower in the compiler's loops. */
+/* Whether sums over pixels with the channels together keep to registers: longer rows, and bfloat16 that has to be widened,
+   are no slower in the compiler's loops. */
 static int in_lanes(int64_t C) { return C >= LANES && C <= 16 * LANES && sizeof(elem) == sizeof(float); }
 
 /* s_c = sum_p a_p x_cp (with d: a_p d_cp x_cp), q_c = sum_p b_p x_cp of a tile */
 INLINE void over_pixels(const Map *map, Tile t, const elem *x, const elem *d, const float *a, const float *b, int second,
                         float *s, float *q) {
-    if (map->last && in_lanes(map->C)) lane_adds(x, d, t.n, map->C, a, b, second, s, q);
+    if (map->last && in_pairs(map->C)) pair_adds(x, d, t.n, map->C, a, b, second, s, q);
+    else if (map->last && in_lanes(map->C)) lane_adds(x, d, t.n, map->C, a, b, second, s, q);
     else if (map->last) adds(x, d, t.n, map->C, map->C, a, b, second, s, q);
     else sums(x, d, map->C, t.n, map->P, a, b, second, s, q);
 }
@@ -160,6 +164,10 @@ INLINE void gated(const elem *x, elem *out, int64_t R, int64_t n, ptrdiff_t step
         const elem *xj = x + j * step;
         elem *o = out + j * step;
         const float fj = f[j], vj = v ? v[j] : 0.0f;
+        if (PAIRED && n >= LANES) {
+            pair_gated(xj, o, n, fj, h, add, vj, v ? e : NULL);
+            continue;
+        }
         SIMD for (int64_t i = 0; i < n; i++) {
             const float product = up(xj[i]) * (add ? fj + h[i] : fj * h[i]);
             o[i] = down(v ? product + vj * e[i] : product);

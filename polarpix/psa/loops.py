@@ -36,7 +36,7 @@ __all__ = [
 ]
 
 SOURCE = Path(__file__).with_name("whole.c")  # which includes the others
-SOURCES = (SOURCE, *(Path(__file__).with_name(name) for name in ("loops.c", "lanes.c")))
+SOURCES = (SOURCE, *(Path(__file__).with_name(name) for name in ("loops.c", "lanes.c", "pairs.c")))
 FLAGS = ("-std=c11", "-O3", "-march=native", "-fno-math-errno", "-fno-trapping-math", "-fopenmp", "-fPIC")
 DTYPES = {torch.float32: (), torch.bfloat16: ("-DBF16",)}
 TILE = 1024  # most pixels of a tile, as in loops.c

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from polarpix.psa import PolarizedSelfAttention
+from polarpix.psa import PolarizedSelfAttention, loops, whole
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -74,6 +74,20 @@ def _poison(monkeypatch):
     for name in ("empty", "empty_like"):
         make = getattr(torch, name)
         monkeypatch.setattr(torch, name, lambda *args, make=make, **kwargs: make(*args, **kwargs).fill_(float("nan")))
+
+
+@pytest.fixture
+def _fresh(monkeypatch, tmp_path):
+    """No library loaded yet and an empty cache folder."""
+
+    def forget():
+        for function in (loops.why_not, loops.library, loops._load, whole._plan):
+            function.cache_clear()
+
+    forget()
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path / "hub"))
+    yield
+    forget()
 
 
 @pytest.fixture

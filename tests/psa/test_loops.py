@@ -196,17 +196,6 @@ def test_weights_elsewhere_are_refused():
         loops.read(torch.randn(2, 16, 5, 7), torch.randn(1, 16, 1, 1, device="meta"), True)
 
 
-@pytest.fixture
-def _fresh(monkeypatch, tmp_path):
-    """No library loaded yet and an empty cache folder."""
-    for function in (loops.why_not, loops.library, loops._load):
-        function.cache_clear()
-    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path / "hub"))
-    yield
-    for function in (loops.why_not, loops.library, loops._load):
-        function.cache_clear()
-
-
 @pytest.mark.usefixtures("_fresh")
 def test_without_a_compiler_the_plain_passes_run(monkeypatch):
     monkeypatch.setattr(loops.shutil, "which", lambda name: None)
@@ -264,3 +253,12 @@ def test_a_compiler_that_hangs_is_an_absent_one(monkeypatch):
     assert "timed out" in loops.why_not()
     for function in (loops.why_not, loops.library, loops._load):
         function.cache_clear()
+
+
+@pytest.mark.parametrize("channels", [16, 32, 50, 96])
+def test_weights_of_bfloat16_maps_keep_their_digits(channels):
+    x = torch.randn(2, channels, 7, 5).bfloat16().contiguous(memory_format=torch.channels_last)
+    w, rows = torch.randn(2, channels), torch.empty(2, 35)
+    loops._Call(x)("psa_rows", x, None, w, rows)
+    exact = torch.einsum("bchw,bc->bhw", x.double(), w.double()).flatten(1)
+    assert (rows - exact).abs().max() < 1e-4  # 1e-2 with weights rounded to bfloat16

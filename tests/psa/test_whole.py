@@ -1,12 +1,14 @@
 """The whole block in one call: as exact as eager torch, whatever the threads, and on today's weights."""
 
+import platform
+
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from polarpix.errors import InputError
-from polarpix.psa import PolarizedSelfAttention, whole
+from polarpix.psa import PolarizedSelfAttention, loops, whole
 from polarpix.psa.block import _weights
 
 pytestmark = pytest.mark.compiler
@@ -67,6 +69,32 @@ def test_errs_at_most_twice_as_much_as_eager_torch(form, layout, shape, dtype, b
         assert_near(got, eager, exact, dtype)
         if gradients:
             assert torch.equal(sweep(block, x, d, gradients=False)[0], got[0])
+
+
+def near_eager(shape, build, assert_near, dtype=torch.bfloat16):
+    """Hold one call on a map with its channels together to twice the error of eager torch, both ways."""
+    x, d = problem(shape, "channels_last", dtype)
+    block, truth = build(shape[1], dtype=dtype), build(shape[1], dtype=torch.float64, impl="reference")
+    truth.load_state_dict(block.state_dict())  # as rounded
+    assert taken(block, x)
+    eager = sweep(build(shape[1], dtype=dtype, impl="reference"), x, d)
+    assert_near(sweep(block, x, d), eager, sweep(truth, x.double(), d.double()), dtype)
+
+
+@pytest.mark.usefixtures("_poison")
+@pytest.mark.parametrize("channels", [32, 34, 48, 62, 64, 96, 100, 128, 226, 2048, 2050])
+def test_every_number_of_channels_has_its_vectors(channels, build, assert_near):
+    near_eager((2, channels, 7, 5), build, assert_near)
+
+
+@pytest.mark.skipif(platform.machine() not in ("x86_64", "AMD64"), reason="options of compilers for x86")
+@pytest.mark.usefixtures("_poison", "_fresh")
+@pytest.mark.parametrize("without", ["avx512bf16", "avx512f", "avx"])
+def test_a_processor_without(without, monkeypatch, build, assert_near):
+    monkeypatch.setattr(loops, "FLAGS", (*(flag.replace("-O3", "-O1") for flag in loops.FLAGS), f"-mno-{without}"))
+    for dtype in (torch.float32, torch.bfloat16):
+        for channels in (16, 50, 96, 130):
+            near_eager((2, channels, 7, 5), build, assert_near, dtype)
 
 
 @given(
