@@ -110,7 +110,11 @@ class PolarizedSelfAttention(nn.Module):
         self.scale = float(scale)
         self.channel = _channel_parts(channels, layout, form) if branches != "spatial" else None
         self.spatial = _spatial_parts(channels, form) if branches != "channel" else None
+        self._places: whole.Places | None = None  # where the weights were in the last call
         self.reset_parameters(init)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"_places": None}  # a copy's weights lie elsewhere
 
     def reset_parameters(self, init: Literal["published", "identity", "torch"] = "published") -> None:
         """Start anew, as the class describes.
@@ -150,8 +154,10 @@ class PolarizedSelfAttention(nn.Module):
             self._check_input(x)
             hand = self._passes(x)
             if hand is loops and channel and spatial:
-                places = whole.places(x, self.form, self.layout, channel, spatial)
+                places = whole.places(x, self.form, self.layout, channel, spatial, self._places)
                 if places is not None:
+                    if places is not self._places:
+                        self._places = places
                     return whole.attend(x, self.form, self.layout, channel, spatial, self.scale, places)
             return passes.attend(x, self.form, self.layout, channel, spatial, self.scale, hand)
         return reference.apply_gates(x, *self.gates(x), self.layout, self.scale)
@@ -211,15 +217,15 @@ class PolarizedSelfAttention(nn.Module):
         )
 
     def _check_input(self, x: Tensor) -> None:
-        shape = tuple(x.shape)
-        if x.dim() != 4:
-            raise InputError(f"input is {shape}: give [B, {self.channels}, H, W]")
-        if x.shape[1] != self.channels:
-            raise InputError(f"input has {x.shape[1]} channels, this block {self.channels}: input is {shape}")
+        shape = x.shape
+        if len(shape) != 4:
+            raise InputError(f"input is {tuple(shape)}: give [B, {self.channels}, H, W]")
+        if shape[1] != self.channels:
+            raise InputError(f"input has {shape[1]} channels, this block {self.channels}: input is {tuple(shape)}")
         if not x.is_floating_point():
             raise InputError(f"input is {x.dtype}: convert it to a floating dtype")
-        if x.shape[2] < 1 or x.shape[3] < 1:
-            raise InputError(f"input is {shape}: give a map of at least one pixel")
+        if shape[2] < 1 or shape[3] < 1:
+            raise InputError(f"input is {tuple(shape)}: give a map of at least one pixel")
 
     def _takes_kernels(self, x: Tensor) -> bool:
         """Whether the fused kernels compute this map. Exported programs keep to plain operations, known everywhere."""

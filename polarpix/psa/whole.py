@@ -7,6 +7,7 @@ On a small map the time of a block is that of its calls. Here the read, the smal
 from __future__ import annotations
 
 import ctypes
+import operator
 from functools import lru_cache, partial
 from typing import Any, NamedTuple
 
@@ -18,7 +19,7 @@ from polarpix.psa import collapsed, loops
 from polarpix.psa.collapsed import Weights
 from polarpix.psa.passes import differentiable, is_transformed
 
-__all__ = ["attend", "places"]
+__all__ = ["Places", "attend", "places"]
 
 Grads = tuple[Tensor | None, ...]
 CHANNEL = ("W_q", "b_q", "W_v", "b_v", "W_z", "b_z", "ln_weight", "ln_bias")
@@ -54,15 +55,44 @@ def _plan_of(x: Tensor) -> _Plan:
     return _plan(x.shape, not x.is_contiguous(), x.dtype, torch.get_num_threads())
 
 
-def places(x: Tensor, form: str, layout: str, channel: Weights, spatial: Weights) -> Any:
+class Places(NamedTuple):
+    """Where a block's weights lie, on the CPU and dense."""
+
+    weights: tuple[Tensor, ...]
+    at: tuple[int, ...]
+    dtype: torch.dtype
+    pointers: Any  # for the C side
+
+    def still(self, weights: tuple[Tensor, ...], dtype: torch.dtype) -> bool:
+        """Whether these are the same weights at the same places, so that they need not be looked at one by one.
+
+        A module that is converted converts all of them, so one tells the dtype.
+        """
+        return (
+            dtype is self.dtype
+            and len(weights) == len(self.weights)
+            and all(map(operator.is_, weights, self.weights))
+            and tuple(map(Tensor.data_ptr, weights)) == self.at
+            and weights[0].dtype is dtype
+        )
+
+
+def places(
+    x: Tensor, form: str, layout: str, channel: Weights, spatial: Weights, before: Places | None = None
+) -> Places | None:
     """Where the weights lie, for :func:`attend`; None if one call cannot do it for a map that the loops take.
 
     It takes both branches, of a form whose spatial gate collapses, and weights beside the map, of its dtype and of the
     sizes that belong to its channels. With a gradient only the paper form. Not where the code is read instead of run.
+
+    Args:
+        before: what the last call for the same block gave; kept while it holds.
     """
     if (form, layout) not in COLLAPSING or (form == "released" and torch.is_grad_enabled()) or is_transformed():
         return None
-    dtype = x.dtype
+    dtype, given = x.dtype, (*channel.values(), *spatial.values())
+    if before is not None and before.still(given, dtype):
+        return before
     found: list[int | None] = []
     for weights, sizes in zip((channel, spatial), _sizes(form, x.shape[1]), strict=True):
         if len(weights) > len(sizes):
@@ -77,7 +107,7 @@ def places(x: Tensor, form: str, layout: str, channel: Weights, spatial: Weights
             if not W.is_cpu or type(W) not in PLAIN:
                 return None
             found.append(W.data_ptr())
-    return Pointers(*found)
+    return Places(given, tuple(map(Tensor.data_ptr, given)), dtype, Pointers(*found))
 
 
 @lru_cache(maxsize=1024)
@@ -91,7 +121,9 @@ def _sizes(form: str, C: int) -> tuple[dict[str, int], dict[str, int]]:
     return channel, spatial
 
 
-def attend(x: Tensor, form: str, layout: str, channel: Weights, spatial: Weights, scale: float, places: Any) -> Tensor:
+def attend(
+    x: Tensor, form: str, layout: str, channel: Weights, spatial: Weights, scale: float, places: Places
+) -> Tensor:
     """As :func:`polarpix.psa.passes.attend`, with what :func:`places` found."""
     if torch.is_grad_enabled():
         weights = [channel[name] for name in CHANNEL] + [spatial[name] for name in SPATIAL]
@@ -101,7 +133,7 @@ def attend(x: Tensor, form: str, layout: str, channel: Weights, spatial: Weights
     kept = plan.state if form == "released" else plan.vectors
     work = _floats(kept + plan.work)
     at = work.data_ptr()
-    return _forward(plan, x, form, layout, scale, places, at, form == "released", at + 4 * kept)
+    return _forward(plan, x, form, layout, scale, places.pointers, at, form == "released", at + 4 * kept)
 
 
 def _forward(

@@ -1,5 +1,7 @@
 """The whole block in one call: as exact as eager torch, whatever the threads, and on today's weights."""
 
+import copy
+import pickle
 import platform
 
 import pytest
@@ -148,6 +150,8 @@ def test_weights_are_those_of_today(build):
     assert block.double()(x.double()).dtype == torch.float64
     block.float()
     holds()
+    block.channel["z"].weight.data = torch.randn(16, 8, 1, 1)  # the same parameter, elsewhere
+    holds()
     weights = {name: torch.randn_like(W) for name, W in block.named_parameters()}
     out = torch.func.functional_call(block, weights, x)
     block.load_state_dict(weights)
@@ -232,8 +236,37 @@ def test_what_it_leaves_to_the_passes(build):
     torch.testing.assert_close(together, torch.stack([auto(one) for one in many]))
 
 
+def test_weights_are_looked_at_once_while_they_stay(build):
+    block, x = build(16), torch.randn(2, 16, 6, 7)
+    with torch.no_grad():
+        block(x)
+        first = block._places
+        block(torch.randn(1, 16, 3, 3))
+        assert first is not None
+        assert block._places is first
+        block.channel["v"].weight.data = block.channel["v"].weight.data.clone()
+        block(x)
+        assert block._places is not first
+        weights = _weights(block.channel), _weights(block.spatial)
+        found = whole.places(x.bfloat16(), "paper", "parallel", *weights, block._places)
+        assert found is None  # weights of another dtype than the map
+
+
+def test_a_copy_of_a_block_that_has_run(build):
+    block, x = build(16), torch.randn(2, 16, 6, 7)
+    out = block(x)
+    for copied in (copy.deepcopy(block), pickle.loads(pickle.dumps(block))):
+        assert torch.equal(copied(x), out)
+        with torch.no_grad():
+            copied.spatial["v"].bias.add_(1)
+        assert not torch.equal(copied(x), out)
+    assert torch.equal(block(x), out)
+    assert "_places" not in block.state_dict()
+
+
 def test_weights_of_another_size_never_reach_the_loops(build):
     block = build(16)
+    block(torch.randn(2, 16, 6, 7))
     block.spatial["v"] = torch.nn.Conv2d(16, 4, 1)
     with pytest.raises((InputError, RuntimeError)):
         block(torch.randn(2, 16, 6, 7))
