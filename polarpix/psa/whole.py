@@ -60,7 +60,6 @@ class Places(NamedTuple):
 
     weights: tuple[Tensor, ...]
     at: tuple[int, ...]
-    dtype: torch.dtype
     pointers: Any  # for the C side
 
     def still(self, weights: tuple[Tensor, ...], dtype: torch.dtype) -> bool:
@@ -69,8 +68,7 @@ class Places(NamedTuple):
         A module that is converted converts all of them, so one tells the dtype.
         """
         return (
-            dtype is self.dtype
-            and len(weights) == len(self.weights)
+            len(weights) == len(self.weights)
             and all(map(operator.is_, weights, self.weights))
             and tuple(map(Tensor.data_ptr, weights)) == self.at
             and weights[0].dtype is dtype
@@ -107,7 +105,7 @@ def places(
             if not W.is_cpu or type(W) not in PLAIN:
                 return None
             found.append(W.data_ptr())
-    return Places(given, tuple(map(Tensor.data_ptr, given)), dtype, Pointers(*found))
+    return Places(given, tuple(map(Tensor.data_ptr, given)), Pointers(*found))
 
 
 @lru_cache(maxsize=1024)

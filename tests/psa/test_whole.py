@@ -250,6 +250,9 @@ def test_weights_are_looked_at_once_while_they_stay(build):
         weights = _weights(block.channel), _weights(block.spatial)
         found = whole.places(x.bfloat16(), "paper", "parallel", *weights, block._places)
         assert found is None  # weights of another dtype than the map
+        block.spatial["v"].weight = torch.nn.Parameter(block.spatial["v"].weight[:4])  # at the same place
+        weights = _weights(block.channel), _weights(block.spatial)
+        assert whole.places(x, "paper", "parallel", *weights, block._places) is None
 
 
 def test_a_copy_of_a_block_that_has_run(build):
