@@ -152,17 +152,18 @@ class _Softmaxes(torch.autograd.Function):
     """e = t softmax_P(W x), wide [B, 1, P], the spatial logits of the released sequential form, and x for the write.
 
     W x has h rows of P numbers: it is made, and made again in the backward instead of being kept; on the CPU sample by
-    sample, so that it stays in the cache, elsewhere for all samples in one call. With A the softmax and de the gradient
-    of e: dt_h = sum_p A_hp de_p, dV_hp = A_hp t_h (de_p - dt_h), dW = dV x^T, dx += W^T dV.
+    sample, a single one by halves, as product and softmax together are as large as its map; elsewhere for all samples
+    in one call. With A the softmax and de the gradient of e:
+    dt_h = sum_p A_hp de_p, dV_hp = A_hp t_h (de_p - dt_h), dW = dV x^T, dx += W^T dV.
     """
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, W: Tensor, t: Tensor) -> Grads:
         X = x.flatten(2)  # [B, C, P]
-        e = t.new_empty(len(X), 1, X.shape[2])
-        for s in _shares(x):
-            A = F.softmax(torch.bmm(W[s].to(x.dtype), X[s]), dim=2, dtype=t.dtype)  # [b, h, P]
-            torch.bmm(t[s, None], A, out=e[s])
+        e = t.new_zeros(len(X), 1, X.shape[2])
+        for s, rows in _shares(W):
+            A = F.softmax(torch.bmm(W[s, rows].to(x.dtype), X[s]), dim=2, dtype=t.dtype)  # [b, n, P]
+            e[s].baddbmm_(t[s, None, rows], A)
         ctx.save_for_backward(x, W, t)
         ctx.set_materialize_grads(False)
         return x.detach(), e
@@ -178,20 +179,25 @@ class _Softmaxes(torch.autograd.Function):
         X = x.flatten(2)  # [B, C, P]
         dW, dt = torch.empty_like(W), torch.empty_like(t)
         with collapsed.no_autocast(x.device.type):
-            for s in _shares(x):
-                rows = W[s].to(x.dtype)  # [b, h, C]
-                A = F.softmax(torch.bmm(rows, X[s]), dim=2, dtype=t.dtype)  # [b, h, P]
-                dt[s] = torch.bmm(A, de[s].mT)[..., 0]
-                dV = A.mul_(t[s, :, None] * (de[s] - dt[s, :, None])).to(x.dtype)  # [b, h, P]
-                dW[s] = torch.bmm(dV, X[s].mT)
+            for s, rows in _shares(W):
+                w = W[s, rows].to(x.dtype)  # [b, n, C]
+                A = F.softmax(torch.bmm(w, X[s]), dim=2, dtype=t.dtype)  # [b, n, P]
+                dt[s, rows] = torch.bmm(A, de[s].mT)[..., 0]
+                plain.multiply_by_difference(A.mul_(t[s, rows, None]), de[s], dt[s, rows, None], out=A)
+                dV = A.to(x.dtype)  # [b, n, P]
+                dW[s, rows] = torch.bmm(dV, X[s].mT)
                 if dx is not None:
-                    dx.flatten(2)[s].baddbmm_(rows.mT, dV)
+                    dx.flatten(2)[s].baddbmm_(w.mT, dV)
         return dx, dW, dt
 
 
-def _shares(x: Tensor) -> list[slice]:
-    """The samples that are worked on together."""
-    return [slice(b, b + 1) for b in range(len(x))] if x.is_cpu else [slice(None)]
+def _shares(W: Tensor) -> list[tuple[slice, slice]]:
+    """The samples and the rows of W [B, h, C] that are worked on together."""
+    B, h = W.shape[:2]
+    if not W.is_cpu:
+        return [(slice(None), slice(None))]
+    count = -(-h // 2) if B == 1 else h
+    return [(slice(b, b + 1), slice(row, row + count)) for b in range(B) for row in range(0, h, count)]
 
 
 def _plain_read(x: Tensor, W_q: Tensor | None, b_q: Tensor | None) -> Grads:

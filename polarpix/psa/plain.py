@@ -12,7 +12,16 @@ from torch import Tensor
 from polarpix.psa.collapsed import widen
 from polarpix.psa.reference import wide
 
-__all__ = ["State", "empty_like", "read", "read_backward", "softmax_gradient", "write", "write_backward"]
+__all__ = [
+    "State",
+    "empty_like",
+    "multiply_by_difference",
+    "read",
+    "read_backward",
+    "softmax_gradient",
+    "write",
+    "write_backward",
+]
 
 State = tuple[Tensor | None, ...]  # what a pass keeps for its backward
 
@@ -50,12 +59,19 @@ def _product(X: Tensor, g: Tensor | None, s: Tensor | None, layout: str, scale: 
     elif layout == "sequential":
         torch.mul(gates[0] if scale == 1 else gates[0] * scale, gates[1], out=out).mul_(X)
     elif _on_cpu(X, narrow=False):
-        # 2 (g*scale/2 - -s*scale/2) X: the only operation that multiplies by a sum without making a map of the sum
-        multiply = torch.ops.aten.mse_loss_backward.grad_input
-        multiply(X, gates[0] * (scale / 2), gates[1] * (-scale / 2), 0, grad_input=out)
+        multiply_by_difference(X, gates[0] * scale, gates[1] * -scale, out)
     else:
         first, second = gates if scale == 1 else (gate * scale for gate in gates)
         torch.add(first, second, out=out).mul_(X)
+
+
+def multiply_by_difference(X: Tensor, first: Tensor, second: Tensor, out: Tensor) -> None:
+    """X (first - second) into ``out``, which may be X; the two broadcast to its shape, all at least float32."""
+    if X.is_cpu:
+        # 2 (first/2 - second/2) X: the only operation that does it without making a map of the difference
+        torch.ops.aten.mse_loss_backward.grad_input(X, first / 2, second / 2, 0, grad_input=out)
+    else:
+        torch.mul(X, first - second, out=out)
 
 
 def softmax_gradient(a: Tensor, da: Tensor) -> Tensor:

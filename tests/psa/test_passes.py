@@ -5,6 +5,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from polarpix.bench.counting import peak_memory
 from polarpix.psa import PolarizedSelfAttention, collapsed, passes, reference
 from polarpix.psa.block import _weights
 
@@ -173,6 +174,19 @@ def test_allocates_one_map_forward_and_one_backward(form, layout, branches, memo
     assert backward.count == 1
 
 
+@pytest.mark.parametrize("batch", [1, 2, 5])
+@pytest.mark.parametrize(("layout", "form"), [("parallel", "paper"), ("sequential", "released")])
+def test_takes_at_most_one_map_beside_its_results(layout, form, batch):
+    task = problem(form, layout, channels=64)
+    x = torch.randn(batch, 64, 60, 61, requires_grad=True)
+    d = torch.randn_like(x)
+
+    def step():
+        return torch.autograd.grad(passes.attend(x, *task), x, d)
+
+    assert peak_memory(step, x.device) < 3 * x.nbytes
+
+
 @pytest.mark.parametrize(("form", "layout", "branches"), FUNCTIONS)
 def test_keeps_nothing_of_the_size_of_the_map_but_the_map(form, layout, branches):
     task = problem(form, layout, branches)
@@ -271,7 +285,7 @@ def test_all_samples_at_once_give_the_same(memory, monkeypatch):
     """As on a GPU."""
     task = problem("released", "sequential")
     x = MEMORY[memory](torch.randn(SHAPE, dtype=torch.float64)).detach().requires_grad_()
-    monkeypatch.setattr(passes, "_shares", lambda x: [slice(None)])
+    monkeypatch.setattr(passes, "_shares", lambda W: [(slice(None), slice(None))])
     expected, out = by_reference(x, *task), passes.attend(x, *task)
     torch.testing.assert_close(out, expected, rtol=0, atol=1e-12)
     inputs, d = [x, *parameters(task)], torch.randn(SHAPE, dtype=torch.float64)
