@@ -95,16 +95,18 @@ def find_chromium() -> str | None:
     return next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "chrome"))), None)
 
 
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave out what needs a GPU or a C compiler where there is none, and Triton's interpreter where it is not used."""
-    if find_chromium() is None:
-        for item in items:
-            if item.get_closest_marker("browser"):
-                item.add_marker(pytest.mark.skip(reason="no Chromium on the PATH: install chromium"))
-    absent = {"interpreter" if torch.cuda.is_available() else "gpu"} | ({"compiler"} if loops.why_not() else set())
-    left_out = [item for item in items if absent & {marker.name for marker in item.iter_markers()}]
-    config.hook.pytest_deselected(items=left_out)
-    items[:] = [item for item in items if item not in left_out]
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Skip, and say why, what needs a GPU, a C compiler or Chromium, or Triton's interpreter where it is not used."""
+    absent = {
+        "browser": "" if find_chromium() else "no Chromium on the PATH: install chromium",
+        "compiler": loops.why_not(),
+        "gpu": "" if torch.cuda.is_available() else "no CUDA device",
+        "interpreter": "the kernels run on the GPU, not in Triton's interpreter" if torch.cuda.is_available() else "",
+    }
+    for item in items:
+        for marker, reason in absent.items():
+            if reason and item.get_closest_marker(marker):
+                item.add_marker(pytest.mark.skip(reason=reason))
 
 
 @pytest.fixture(scope="session")

@@ -165,6 +165,9 @@ def captured(run: Run, pool: tuple[int, int] | None = None, calls: int = GRAPH_C
         run: the function; what it makes lives in the graph's own memory.
         pool: memory that several graphs may share whose results nobody reads.
         calls: how many calls the graph holds.
+
+    Raises:
+        Exception: what the function itself raised, not that its capture ended badly for it.
     """
     cuda: Any = torch.cuda
     side = cuda.Stream()
@@ -172,11 +175,16 @@ def captured(run: Run, pool: tuple[int, int] | None = None, calls: int = GRAPH_C
     with torch.cuda.stream(side):
         for _ in range(WARM_UP + 1):
             run()
-    torch.cuda.current_stream().wait_stream(side)
+    before = torch.cuda.current_stream()
+    before.wait_stream(side)
     graph = cuda.CUDAGraph()
-    with cuda.graph(graph, pool=pool):
-        for _ in range(calls):
-            run()
+    try:
+        with cuda.graph(graph, pool=pool):
+            for _ in range(calls):
+                run()
+    except Exception as error:
+        torch.cuda.set_stream(before)  # where the capture cannot end, torch stays on its stream
+        raise error.__context__ or error from None
     return Candidate(graph.replay, calls)
 
 

@@ -228,10 +228,15 @@ class PolarizedSelfAttention(nn.Module):
             raise InputError(f"input is {tuple(shape)}: give a map of at least one pixel")
 
     def _takes_kernels(self, x: Tensor) -> bool:
-        """Whether the fused kernels compute this map. Exported programs keep to plain operations, known everywhere."""
-        if self.impl != "auto":
+        """Whether the fused kernels compute this map.
+
+        Exported programs keep to plain operations, known everywhere, and so does what torch.func transforms.
+        """
+        if self.impl != "auto" or self.no_kernels or not x.is_cuda:
             return self.impl == "fused"
-        return x.is_cuda and not (self.no_kernels or torch.compiler.is_exporting() or torch.jit.is_tracing())  # type: ignore[attr-defined, no-untyped-call] # public, but not marked as exported
+        if torch.compiler.is_compiling():
+            return not torch.compiler.is_exporting()
+        return not passes.is_transformed()
 
     def _passes(self, x: Tensor) -> ModuleType:
         """The compiled loops where they take this map and code is run, not read."""

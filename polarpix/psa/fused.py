@@ -3,6 +3,9 @@
 The operator ``polarpix::psa`` gives the map and a row of small vectors a sample, which is all that the backward needs
 beside x. Called eagerly, operators defined in Python cost more host time than the kernels take on small maps; so eager
 code goes through a plain autograd function, which tracing could not follow. Both launch the same kernels.
+
+Launches are no operations of torch: whoever reads, watches or replaces operations would see memory that nothing fills,
+so everything but a plain call gets the operator.
 """
 
 from __future__ import annotations
@@ -12,11 +15,15 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
+from torch.nn import Parameter
 
 from polarpix.errors import InputError
 from polarpix.psa import launch
 
 __all__ = ["attend"]
+
+PLAIN = (Tensor, Parameter)  # not what stands for a tensor
 
 
 def attend(
@@ -25,20 +32,33 @@ def attend(
     """scale * (x*g + x*s) or scale * x*g*s, for x [B, C, H, W] and the weights of the reference's gate functions.
 
     Raises:
-        InputError: a map that is not on a CUDA device.
+        InputError: a map that is not on a CUDA device, or torch.func or forward-mode derivatives at work.
     """
     found = {**channel, **{f"{name}2": value for name, value in spatial.items()}}
     weights = [found[name] for name in launch.PARAMETERS[form]]
     out: Tensor
-    if torch.compiler.is_compiling():
+    if _is_read(x):
         out, _ = torch.ops.polarpix.psa(x, weights, form, layout, scale)
         return out
+    if torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0:
+        raise InputError("impl 'fused' has neither transforms of torch.func nor forward derivatives: use impl='auto'")
     if not x.is_cuda and not launch.interpreted():
         raise InputError(f"impl 'fused' needs a CUDA device, the input is on {x.device}: use impl='auto'")
     if torch.is_grad_enabled():
         out = Attend.apply(x, form, layout, scale, *weights)
         return out
     return launch.forward(x, weights, form, layout, scale)[0]
+
+
+def _is_read(x: Tensor) -> bool:
+    """Whether torch compiles, traces or watches the call, or x has no numbers to launch on."""
+    return (
+        torch.compiler.is_compiling()
+        or torch._C._is_tracing()
+        or torch._C._len_torch_dispatch_stack() > 0
+        or x.is_meta
+        or type(x) not in PLAIN
+    )
 
 
 class Attend(torch.autograd.Function):

@@ -19,6 +19,7 @@ The query's bias is left out: a softmax does not feel it, its gradient is zero. 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from types import ModuleType
 from typing import Any
@@ -59,9 +60,10 @@ def attend(
         return collapsed.apply_gates(x, g, s, layout, scale)
     W_q, b_q = (None, None) if channel is None else (channel["W_q"], channel.get("b_q"))
     collapses = (form, layout) in collapsed.SPATIAL_QUERIES
+    call = _Call(hand)
     with collapsed.no_autocast(x.device.type):
         if torch.is_grad_enabled():
-            handed_on, c, m = _Read.apply(x, W_q, b_q, spatial is not None, hand)
+            handed_on, c, m = _Read.apply(x, W_q, b_q, spatial is not None, call)
         else:
             handed_on, (c, m, _) = x, hand.read(x, W_q, spatial is not None)
         m_u = m if collapses else None
@@ -75,11 +77,11 @@ def attend(
         e = None
         if spatial is not None and m is not None and not collapses:
             t, W = collapsed.released_sequential_query(m, g, **spatial)
-            handed_on, e = _Softmaxes.apply(handed_on, W, t)
+            handed_on, e = _Softmaxes.apply(handed_on, W, t, call)
         if not torch.is_grad_enabled():
             silent: Tensor = hand.write(x, g, u, beta, e, form, layout, scale)[0]
             return silent
-        out: Tensor = _Write.apply(handed_on if x.requires_grad else x, g, u, beta, e, hand, form, layout, scale)
+        out: Tensor = _Write.apply(handed_on if x.requires_grad else x, g, u, beta, e, call, form, layout, scale)
         return out
 
 
@@ -93,15 +95,35 @@ def is_transformed() -> bool:
     )
 
 
+@dataclass
+class _Call:
+    """What the steps of one call share."""
+
+    hand: ModuleType
+    graphed: bool = False  # whether a backward pass has been given a graph itself
+
+    def own(self, x: Tensor, dx: Tensor | None, wanted: bool) -> Tensor | None:
+        """dx to be added to in place: from the write it is a map of its own, as x lies.
+
+        Not in the backward of a backward: there it comes from any operation, may be somebody else's too, and may be
+        none although x has a gradient.
+        """
+        if not self.graphed:
+            return dx
+        if dx is None:
+            return plain.empty_like(x).zero_() if wanted else None
+        return plain.empty_like(x).copy_(dx)
+
+
 class _Read(torch.autograd.Function):
     """c and m of x, and x for the second pass: so its gradient comes back here, to be added to in place."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, W_q: Tensor | None, b_q: Tensor | None, spatial: bool, hand: ModuleType) -> Grads:
-        c, m, state = hand.read(x, W_q, spatial)
+    def forward(ctx: Any, x: Tensor, W_q: Tensor | None, b_q: Tensor | None, spatial: bool, call: _Call) -> Grads:
+        c, m, state = call.hand.read(x, W_q, spatial)
         ctx.save_for_backward(x, W_q, b_q, *state)
         ctx.set_materialize_grads(False)
-        ctx.hand = hand
+        ctx.call = call
         return x.detach(), c, m
 
     @staticmethod
@@ -111,7 +133,8 @@ class _Read(torch.autograd.Function):
             more, dW_q, db_q = differentiable(_plain_read, (x, W_q, b_q), (dc, dm))
             return more if dx is None else dx if more is None else dx + more, dW_q, db_q, None, None
         with collapsed.no_autocast(x.device.type):
-            dW_q = ctx.hand.read_backward(x, W_q, tuple(state), dc, dm, dx, ctx.needs_input_grad[1])
+            dx = ctx.call.own(x, dx, ctx.needs_input_grad[0])
+            dW_q = ctx.call.hand.read_backward(x, W_q, tuple(state), dc, dm, dx, ctx.needs_input_grad[1])
         dW_q = None if dW_q is None else dW_q.view_as(W_q).to(W_q.dtype)
         return dx, dW_q, None if b_q is None else torch.zeros_like(b_q), None, None
 
@@ -125,13 +148,13 @@ class _Write(torch.autograd.Function):
         u: Tensor | None,
         beta: Tensor | None,
         e: Tensor | None,
-        hand: ModuleType,
+        call: _Call,
         *kind: Any,
     ) -> Tensor:
         out: Tensor
-        out, state = hand.write(x, g, u, beta, e, *kind)
+        out, state = call.hand.write(x, g, u, beta, e, *kind)
         ctx.save_for_backward(x, g, u, beta, e, *state)
-        ctx.hand, ctx.kind = hand, kind
+        ctx.call, ctx.kind = call, kind
         return out
 
     @staticmethod
@@ -139,10 +162,11 @@ class _Write(torch.autograd.Function):
         x, g, u, beta, e, *state = ctx.saved_tensors
         _, layout, scale = ctx.kind
         if torch.is_grad_enabled():
+            ctx.call.graphed = True
             plainly = partial(_plain_write, *ctx.kind)
             return *differentiable(plainly, (x, g, u, beta, e), (d,)), None, None, None, None
         with collapsed.no_autocast(x.device.type):
-            dx, dg, du, dbeta, de = ctx.hand.write_backward(
+            dx, dg, du, dbeta, de = ctx.call.hand.write_backward(
                 x, d, g, u, tuple(state), layout, scale, ctx.needs_input_grad[0]
             )
         return dx, dg, du, None if beta is None else dbeta, None if e is None else de, None, None, None, None
@@ -158,7 +182,7 @@ class _Softmaxes(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, W: Tensor, t: Tensor) -> Grads:
+    def forward(ctx: Any, x: Tensor, W: Tensor, t: Tensor, call: _Call) -> Grads:
         X = x.flatten(2)  # [B, C, P]
         e = t.new_zeros(len(X), 1, X.shape[2])
         for s, rows in _shares(W):
@@ -166,6 +190,7 @@ class _Softmaxes(torch.autograd.Function):
             e[s].baddbmm_(t[s, None, rows], A)
         ctx.save_for_backward(x, W, t)
         ctx.set_materialize_grads(False)
+        ctx.call = call
         return x.detach(), e
 
     @staticmethod
@@ -173,9 +198,10 @@ class _Softmaxes(torch.autograd.Function):
         x, W, t = ctx.saved_tensors
         if torch.is_grad_enabled():
             more, dW, dt = differentiable(_plain_softmaxes, (x, W, t), (de,))
-            return more if dx is None else dx if more is None else dx + more, dW, dt
+            return more if dx is None else dx if more is None else dx + more, dW, dt, None
         if de is None:
-            return dx, None, None
+            return dx, None, None, None
+        dx = ctx.call.own(x, dx, ctx.needs_input_grad[0])
         X = x.flatten(2)  # [B, C, P]
         dW, dt = torch.empty_like(W), torch.empty_like(t)
         with collapsed.no_autocast(x.device.type):
@@ -188,7 +214,7 @@ class _Softmaxes(torch.autograd.Function):
                 dW[s, rows] = torch.bmm(dV, X[s].mT)
                 if dx is not None:
                     dx.flatten(2)[s].baddbmm_(w.mT, dV)
-        return dx, dW, dt
+        return dx, dW, dt, None
 
 
 def _shares(W: Tensor) -> list[tuple[slice, slice]]:

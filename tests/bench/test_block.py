@@ -7,12 +7,15 @@ from typing import Any
 
 import pytest
 import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from polarpix import cli
 from polarpix.bench import block as module
-from polarpix.bench.block import limit_seconds, measure_blocks
-from polarpix.bench.block_settings import block_settings
+from polarpix.bench.block import limit_seconds, measure_blocks, prepare
+from polarpix.bench.block_page import BlockRow
+from polarpix.bench.block_settings import Block, BlockSettings, block_settings
 from polarpix.bench.record import Record
+from polarpix.bench.timing import Candidate, Run
 
 BLOCKS = "none,psa_p:reference,psa_p:collapsed,se,nl"
 
@@ -166,3 +169,29 @@ def test_a_half_precision_block_is_one() -> None:
     record = measure_blocks(settings)
     assert record.tables["rows"][0].map_bytes == 2 * 64
     assert record.tables["rows"][0].times
+
+
+def test_on_cuda_a_block_is_timed_in_graphs_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a pretended map: which ways there are, and what becomes of one that cannot be captured."""
+    counted: list[str] = []
+    monkeypatch.setattr(module, "launches", lambda run, device: counted.append(device.type) or 3)
+    monkeypatch.setattr(module, "peak_memory", lambda run, device: counted.append(device.type) or 400)
+    monkeypatch.setattr(torch, "compile", lambda net, dynamic: net)
+    monkeypatch.setattr(module, "captured", lambda run, pool: Candidate(run, 8))
+    settings = BlockSettings(torch.device("cuda"), "fp32", (), (), (), (), ("none",), None, 1e-3)
+    with FakeTensorMode(), torch.device("cuda"):
+        x = torch.empty(2, 4, 3, 3)
+        row = BlockRow((2, 4, 3, 3), "fwd", "contiguous", "none", None, x.nbytes)
+        ways = prepare(Block("none"), row, x, x, settings, None)
+        assert {way: one.per_run for way, one in ways.items()} == {
+            "eager": 1, "graph": 8, "compiled": 1, "compiled_graph": 8
+        }  # fmt: skip
+        assert (row.launches, row.peak_bytes, row.notes) == (3, 400, {})
+        assert counted == ["cuda", "cuda"]
+
+        def fail(run: Run, pool: Any) -> Candidate:
+            raise RuntimeError("waits for the device")
+
+        monkeypatch.setattr(module, "captured", fail)
+        assert set(prepare(Block("none"), row, x, x, settings, None)) == {"eager", "compiled"}
+    assert row.notes == dict.fromkeys(("graph", "compiled_graph"), "not available: waits for the device")

@@ -1,11 +1,14 @@
 """Memory to the byte on functions whose allocations are known, and operators without views."""
 
 import os
+from types import SimpleNamespace
 
 import pytest
 import torch
 from torch import Tensor
+from torch._C._autograd import DeviceType
 
+from polarpix.bench import counting
 from polarpix.bench.counting import free_memory, launches, peak_memory
 
 CPU = torch.device("cpu")
@@ -68,3 +71,43 @@ def test_stderr_is_as_before(x: Tensor, capfd: pytest.CaptureFixture[str]) -> No
 
 def test_free_memory_is_less_than_all_and_more_than_none() -> None:
     assert 1 << 20 < free_memory(torch.device("cpu")) <= os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+
+
+@pytest.fixture
+def pretended(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
+    """The counters of a CUDA allocator that begins with 1,000 bytes."""
+    held = SimpleNamespace(now=1000, peak=5000, device=torch.device("cuda"))
+
+    def reset(device: torch.device) -> None:
+        held.peak = held.now
+
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda device=None: None)
+    monkeypatch.setattr(torch.cuda, "memory_allocated", lambda device: held.now)
+    monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda device: held.peak)
+    monkeypatch.setattr(torch.cuda, "reset_peak_memory_stats", reset)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (7, 9))
+    return held
+
+
+def test_memory_on_cuda_is_the_peak_above_what_stays(pretended: SimpleNamespace) -> None:
+    calls: list[int] = []
+
+    def run() -> None:
+        pretended.now += 0 if calls else 64  # a workspace that the first call makes
+        pretended.peak = max(pretended.peak, pretended.now + 300)
+        calls.append(1)
+
+    assert peak_memory(run, pretended.device) == 300
+    assert len(calls) == 2
+    assert free_memory(pretended.device) == 7
+
+
+def test_launches_on_cuda_are_events_of_the_device(pretended: SimpleNamespace, monkeypatch: pytest.MonkeyPatch) -> None:
+    def events(*kinds: DeviceType) -> None:
+        found = [SimpleNamespace(device_type=lambda kind=kind: kind) for kind in kinds]
+        monkeypatch.setattr(counting, "profiled", lambda run, activity, memory: found)
+
+    events(DeviceType.CUDA, DeviceType.CPU, DeviceType.CUDA)
+    assert launches(lambda: None, pretended.device) == 2
+    events(DeviceType.CPU)
+    assert launches(lambda: None, pretended.device) is None  # a driver that lets nobody look

@@ -1,8 +1,10 @@
 """Sampling in turns under a clock that only moves when told to, and the arithmetic on what it gives."""
 
 import gc
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from itertools import pairwise
+from typing import Any
 
 import pytest
 import torch
@@ -13,12 +15,14 @@ from polarpix.bench import timing
 from polarpix.bench.timing import (
     Candidate,
     Samples,
+    captured,
     fitted_exponent,
     geometric_mean,
     interleaved,
     keep_freed_memory,
     measured_device,
     paired_ratio,
+    seconds_per_call,
     spread,
 )
 from polarpix.errors import InputError
@@ -155,3 +159,108 @@ def test_what_became_of_the_allocator_is_said(monkeypatch: pytest.MonkeyPatch) -
     assert keep_freed_memory().startswith(("as it is", "freed memory kept"))
     monkeypatch.setattr("polarpix.bench.timing.sys.platform", "darwin")
     assert keep_freed_memory() == "as it is"
+
+
+class Cuda:
+    """Streams, graphs and events as torch.cuda has them: work is done at once, a clock counts it."""
+
+    def __init__(self, clock: Clock) -> None:
+        self.clock = clock
+        self.now = self.main = self.Stream()
+        self.capturing: list[Callable[[], None]] | None = None
+        self.log: list[str] = []
+        cuda = self
+
+        class Graph:
+            def __init__(self) -> None:
+                self.work: list[Callable[[], None]] = []
+
+            def replay(self) -> None:
+                for one in self.work:
+                    one()
+
+        class Event:
+            def __init__(self, enable_timing: bool) -> None:
+                assert enable_timing
+                self.at: float | None = None
+
+            def record(self) -> None:
+                self.at = cuda.clock.now
+
+            def synchronize(self) -> None:
+                cuda.log.append("synchronize")
+
+            def elapsed_time(self, end: Any) -> float:
+                assert cuda.log[-1] == "synchronize"
+                return 1e3 * (end.at - self.at)
+
+        self.CUDAGraph, self.Event = Graph, Event
+
+    class Stream:
+        def wait_stream(self, other: Any) -> None:
+            assert isinstance(other, Cuda.Stream)
+
+    def current_stream(self) -> Any:
+        return self.now
+
+    def set_stream(self, stream: Any) -> None:
+        self.now = stream
+
+    @contextmanager
+    def stream(self, stream: Any) -> Iterator[None]:
+        before, self.now = self.now, stream
+        yield
+        self.now = before
+
+    @contextmanager
+    def graph(self, graph: Any, pool: Any) -> Iterator[None]:
+        """Like torch, stays on its own stream if the capture cannot end."""
+        before, self.now = self.now, self.Stream()
+        self.capturing = graph.work
+        try:
+            yield
+        except ZeroDivisionError:
+            raise RuntimeError("operation failed due to a previous error during capture")  # noqa: B904
+        finally:
+            self.capturing = None
+        self.now = before
+
+    def kernel(self, seconds: float) -> Callable[[], None]:
+        def work() -> None:
+            self.clock.now += seconds
+
+        return lambda: work() if self.capturing is None else self.capturing.append(work)
+
+
+@pytest.fixture
+def cuda(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> Cuda:
+    found = Cuda(clock)
+    for name in ("Stream", "stream", "current_stream", "set_stream", "CUDAGraph", "graph", "Event"):
+        monkeypatch.setattr(torch.cuda, name, getattr(found, name))
+    return found
+
+
+def test_times_on_cuda_are_those_between_events(cuda: Cuda) -> None:
+    run = cuda.kernel(3e-3)
+    assert seconds_per_call(Candidate(run, per_run=2), 5, torch.device("cuda")) == pytest.approx(1.5e-3)
+    assert seconds_per_call(Candidate(lambda: None), 5, torch.device("cuda")) > 0
+
+
+def test_a_graph_holds_several_calls_and_nothing_is_timed_in_its_capture(cuda: Cuda) -> None:
+    candidate = captured(cuda.kernel(2e-3), calls=4)
+    at = cuda.clock.now
+    assert at == pytest.approx(3 * 2e-3)  # the warm-up
+    candidate.run()
+    assert cuda.clock.now - at == pytest.approx(4 * 2e-3)
+    assert candidate.per_run == 4
+    assert cuda.now is cuda.main
+
+
+def test_what_cannot_be_captured_says_why_and_leaves_the_stream(cuda: Cuda) -> None:
+    def run() -> None:
+        if cuda.capturing is not None:
+            raise ZeroDivisionError("waits for the device")
+
+    with pytest.raises(ZeroDivisionError, match="waits for the device"):
+        captured(run)
+    assert cuda.now is cuda.main

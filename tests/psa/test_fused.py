@@ -1,16 +1,18 @@
-"""The fused forms: as exact as eager torch, however torch calls them. Without a GPU, in the interpreter."""
+"""The fused forms: as exact as eager torch. Without a GPU, in the interpreter.
+
+However torch calls them: test_under_torch.py. What only large maps and a GPU show: test_on_gpu.py.
+"""
 
 import copy
 import dataclasses
 
 import pytest
 import torch
-import torch.distributed as dist
 from torch import nn
-from torch.utils.checkpoint import checkpoint
 
 from polarpix.errors import InputError
 from polarpix.psa import PolarizedSelfAttention, launch
+from polarpix.psa.block import _weights
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 FUSED = [("paper", "parallel"), ("paper", "sequential"), ("released", "parallel")]
@@ -23,6 +25,8 @@ SHAPES = {
     "two": (1, 2, 5, 3),  # h = 1
     "one row": (1, 6, 1, 65),
 }
+
+
 GRID = {
     **SHAPES,
     "65": (2, 64, 65, 65),
@@ -62,6 +66,12 @@ def _poison(monkeypatch):
 
     monkeypatch.setattr(torch, "empty_like", fill(torch.empty_like))
     monkeypatch.setattr(torch.Tensor, "new_empty", fill(torch.Tensor.new_empty))
+
+
+@pytest.fixture
+def _exact_convolutions(monkeypatch):
+    """Eager torch without TF32 on GPUs: what it errs is what the kernels may."""
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
 
 
 def build(channels, form, layout, impl="fused", dtype=torch.float32, scale=1.0):
@@ -112,15 +122,14 @@ def check(form, layout, shape, dtype, memory, scale=1.0, gradient=None):
         assert error <= allowed, f"{name}: {error:.2e}, allowed {allowed:.2e}"
 
 
+DTYPES = [torch.float32, torch.bfloat16, torch.float16]
 CASES = [
     ("paper", "parallel", "odd", torch.float64, "contiguous"),
     ("paper", "sequential", "odd", torch.float64, "channels_last"),
     ("released", "parallel", "odd", torch.float64, "contiguous"),
-    ("paper", "parallel", "pixel", torch.float32, "contiguous"),
     ("paper", "parallel", "aligned", torch.bfloat16, "channels_last"),
     ("paper", "sequential", "two", torch.float32, "contiguous"),
     ("paper", "sequential", "one row", torch.float16, "contiguous"),
-    ("released", "parallel", "pixel", torch.float16, "channels_last"),
     ("released", "parallel", "two", torch.bfloat16, "contiguous"),
 ]
 
@@ -135,6 +144,20 @@ def test_small_maps_in_one_launch(form, layout, shape, dtype, memory):
 @pytest.mark.parametrize(("form", "layout", "shape", "dtype", "memory"), CASES)
 def test_maps_cut_into_splits(form, layout, shape, dtype, memory):
     check(form, layout, SHAPES[shape], dtype, memory, scale=0.5)
+
+
+@pytest.mark.usefixtures("_poison")
+@pytest.mark.parametrize("memory", FORMATS)
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("shape", ["odd", "pixel", "65"])
+@pytest.mark.parametrize(("form", "layout"), FUSED)
+def test_every_form_dtype_and_memory_format(form, layout, shape, dtype, memory, request):
+    """The odd map and the pixel both in one launch and cut into splits; the large map is cut by itself."""
+    shape = {**SHAPES, "65": (1, 48, 65, 65)}[shape]
+    check(form, layout, shape, dtype, memory)
+    if shape[1] * shape[2] * shape[3] <= launch.SMALL:
+        request.getfixturevalue("cut")
+        check(form, layout, shape, dtype, memory)
 
 
 @pytest.mark.usefixtures("_poison")
@@ -163,12 +186,23 @@ def test_a_gradient_in_the_other_memory_format_is_read_as_it_lies(form, layout, 
 
 
 @pytest.mark.gpu
+@pytest.mark.usefixtures("_poison", "_exact_convolutions")
 @pytest.mark.parametrize("memory", FORMATS)
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("shape", GRID)
 @pytest.mark.parametrize(("form", "layout"), FUSED)
 def test_whole_grid(form, layout, shape, dtype, memory):
     check(form, layout, GRID[shape], dtype, memory)
+
+
+@pytest.mark.gpu
+@pytest.mark.usefixtures("_poison", "_exact_convolutions")
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("shape", ["odd", "65", "batch", "512", "720"])
+@pytest.mark.parametrize(("memory", "gradient"), [("contiguous", "channels_last"), ("channels_last", "contiguous")])
+@pytest.mark.parametrize(("form", "layout"), FUSED)
+def test_whole_grid_with_the_gradient_in_the_other_memory_format(form, layout, memory, gradient, shape, dtype):
+    check(form, layout, GRID[shape], dtype, memory, gradient=gradient)
 
 
 @pytest.mark.parametrize(("form", "layout"), FUSED)
@@ -188,133 +222,25 @@ def test_logits_of_ten_thousand_do_not_overflow():
     assert all(torch.isfinite(value).all() for value in sweep(block, x, torch.ones_like(x)))
 
 
-def test_maps_that_lie_otherwise():
-    """A slice of a larger map, and a gradient that was expanded from one number."""
-    block = build(4, "paper", "sequential")
-    truth = other(block, "collapsed", torch.float32)
-    x = torch.randn(2, 6, 5, 8, device=DEVICE)[:, 1:5, :, ::2]
-    d = torch.ones((), device=DEVICE).expand(2, 4, 5, 4)
-    for ours, theirs in zip(sweep(block, x, d), sweep(truth, x, d), strict=True):
-        torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5)
-
-
-def test_an_empty_batch():
-    block = build(4, "paper", "parallel")
-    out, dx, *rest = sweep(block, torch.zeros(0, 4, 3, 3, device=DEVICE), torch.zeros(0, 4, 3, 3, device=DEVICE))
-    assert out.shape == dx.shape == (0, 4, 3, 3)
-    assert not any(value.any() for value in rest)
-
-
-def operands(form):
-    names = launch.PARAMETERS[form]
-    block = build(4, form, "parallel")
-    from polarpix.psa.block import _weights
-
+def operands(form, layout):
+    """What the operator takes."""
+    block = build(4, form, layout)
     spatial = {f"{name}2": value for name, value in _weights(block.spatial).items()}
     weights = _weights(block.channel) | spatial
-    return torch.randn(2, 4, 3, 3, device=DEVICE, requires_grad=True), [weights[name] for name in names]
+    x = torch.randn(2, 4, 3, 3, device=DEVICE, requires_grad=True)
+    return x, [weights[name] for name in launch.PARAMETERS[form]]
 
 
-@pytest.mark.parametrize("form", ["paper", "released"])
-def test_torch_accepts_the_operator(form):
-    torch.library.opcheck(torch.ops.polarpix.psa.default, (*operands(form), form, "parallel", 1.0))
-
-
-def test_compile_and_export():
-    block = build(4, "paper", "parallel")
-    x = torch.randn(2, 4, 3, 5, device=DEVICE)
-    d = torch.randn_like(x)
-    torch.compiler.reset()
-    compiled = sweep_of(torch.compile(block, fullgraph=True, backend="aot_eager"), block, x, d)
-    for one, two in zip(sweep(block, x, d), compiled, strict=True):
-        assert torch.equal(one, two)
-    free = torch.export.Dim.DYNAMIC
-    program = torch.export.export(block, (x,), dynamic_shapes={"x": {0: free, 2: free, 3: free}})
-    y = torch.randn(3, 4, 6, 2, device=DEVICE)
-    assert torch.equal(program.module()(y), block(y))
-
-
-def sweep_of(function, block, x, d):
-    x = x.detach().requires_grad_()
-    out = function(x)
-    return [out, *torch.autograd.grad(out, [x, *block.parameters()], d)]
-
-
-def test_autocast_takes_the_map_as_it_is():
-    block = build(4, "paper", "parallel")
-    x = torch.randn(1, 4, 3, 3, device=DEVICE).bfloat16()
-    with torch.autocast(DEVICE, dtype=torch.bfloat16):
-        out, dx, *rest = sweep(block, x, torch.ones_like(x))
-    assert out.dtype == dx.dtype == torch.bfloat16
-    assert {value.dtype for value in rest} == {torch.float32}
-
-
-def test_checkpointing():
-    block = build(4, "paper", "parallel")
-    x, d = torch.randn(2, 1, 4, 3, 3, device=DEVICE).unbind()
-    again = sweep_of(lambda y: checkpoint(block, y, use_reentrant=False), block, x, d)
-    for one, two in zip(sweep(block, x, d), again, strict=True):
-        assert torch.equal(one, two)
-
-
-def test_every_weight_sends_its_gradient_to_other_processes():
-    """DistributedDataParallel waits for the gradient of each parameter, and finds that of a program alone."""
-    block = build(4, "paper", "parallel")
-    x, d = torch.randn(2, 1, 4, 3, 3, device=DEVICE).unbind()
-    dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
-    try:
-        shared = nn.parallel.DistributedDataParallel(copy.deepcopy(block))
-        for _ in range(2):  # the second forward finds out what the first backward left waiting
-            shared.zero_grad()
-            shared(x).backward(d)
-    finally:
-        dist.destroy_process_group()
-    _, _, *gradients = sweep(block, x, d)
-    for one, (name, parameter) in zip(gradients, shared.module.named_parameters(), strict=True):
-        torch.testing.assert_close(parameter.grad, one, msg=name)
-
-
-@pytest.mark.gpu
-@pytest.mark.parametrize("shape", ["odd", "batch"])
+@pytest.mark.parametrize("memory", FORMATS)
 @pytest.mark.parametrize(("form", "layout"), FUSED)
-def test_a_cuda_graph_replays_the_same_bits(form, layout, shape):
-    block = build(GRID[shape][1], form, layout)
-    x, d = torch.randn(2, *GRID[shape], device=DEVICE).unbind()
-    x.requires_grad_()
-    side = torch.cuda.Stream()
-    side.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(side):
-        sweep_of(block, block, x, d)
-    torch.cuda.current_stream().wait_stream(side)
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        out = block(x)
-        kept = [out, *torch.autograd.grad(out, [x, *block.parameters()], d)]
-    with torch.no_grad():
-        x.copy_(torch.randn_like(x))
-    graph.replay()
-    for one, two in zip(sweep(block, x, d), kept, strict=True):
-        assert torch.equal(one, two)
-
-
-def test_frozen_parts():
-    block = build(4, "paper", "parallel")
-    truth = other(block, "collapsed", torch.float32)
-    x = torch.randn(1, 4, 3, 3, device=DEVICE)
-    for one in (block, truth):
-        one.requires_grad_(False)
-        one.spatial["q"].weight.requires_grad_()
-        one(x).sum().backward()
-    torch.testing.assert_close(block.spatial["q"].weight.grad, truth.spatial["q"].weight.grad, rtol=1e-4, atol=1e-5)
-    assert block.channel["q"].weight.grad is None
-
-
-def test_second_derivative_says_what_to_do():
-    block = build(4, "paper", "parallel")
-    x = torch.randn(1, 4, 3, 3, device=DEVICE, requires_grad=True)
-    (slope,) = torch.autograd.grad(block(x).square().sum(), x, create_graph=True)
-    with pytest.raises(RuntimeError, match="no second derivative: use impl='collapsed'"):
-        slope.sum().backward()
+def test_torch_accepts_the_operators(form, layout, memory):
+    x, weights = operands(form, layout)
+    x = x.detach().contiguous(memory_format=FORMATS[memory]).requires_grad_()
+    torch.library.opcheck(torch.ops.polarpix.psa.default, (x, weights, form, layout, 2.0))
+    out, state = torch.ops.polarpix.psa(x, weights, form, layout, 2.0)
+    given = [one.detach() for one in (torch.randn_like(out), x, state)]
+    weights = [one.detach() for one in weights]
+    torch.library.opcheck(torch.ops.polarpix.psa_backward.default, (*given, weights, form, layout, 2.0))
 
 
 def test_no_kernel_no_fused():
@@ -336,18 +262,21 @@ def test_a_map_on_the_cpu_without_interpreter(monkeypatch):
 class Small(nn.Module):
     """A network that learns in thirty steps."""
 
-    def __init__(self, layout, outputs):
+    def __init__(self, form, layout, outputs):
         super().__init__()
         self.stem = nn.Conv2d(3, 8, 3, padding=1)
-        self.psa = PolarizedSelfAttention(8, layout, init="torch")
+        self.psa = PolarizedSelfAttention(8, layout, form, init="torch")
         self.head = nn.Conv2d(8, outputs, 1)
 
     def forward(self, x):
         return self.head(self.psa(torch.relu(self.stem(x))))
 
 
-@pytest.mark.parametrize("task", ["keypoints", "masks"])
-def test_three_forms_learn_alike(task):
+LEARNT = zip(FUSED, ["keypoints", "masks", "masks"], strict=True)
+
+
+@pytest.mark.parametrize(("form", "layout", "task"), [(*function, task) for function, task in LEARNT])
+def test_three_implementations_learn_alike(form, layout, task):
     """Thirty steps: the loss curves of reference, collapsed and fused coincide."""
     image = torch.randn(2, 3, 8, 6, device=DEVICE)
     heat = torch.rand(2, 4, 8, 6, device=DEVICE)
@@ -355,7 +284,7 @@ def test_three_forms_learn_alike(task):
         "keypoints": lambda out: nn.functional.mse_loss(out, heat),
         "masks": lambda out: nn.functional.cross_entropy(out, heat.argmax(1)),
     }[task]
-    start = Small("parallel" if task == "keypoints" else "sequential", 4).to(DEVICE)
+    start = Small(form, layout, 4).to(DEVICE)
     curves = {}
     for impl in ("reference", "collapsed", "fused"):
         network = copy.deepcopy(start)
