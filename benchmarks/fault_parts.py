@@ -17,6 +17,7 @@ from typing import Any
 import torch
 import yaml
 
+import polarpix
 from polarpix.demo.figures import FIGURE_CLASSES, write_figures
 from polarpix.engine.artifact import load_artifact
 
@@ -161,7 +162,7 @@ def start(
     """A training in a process of its own; one that tells its updates runs through fault_child.py."""
     program = ["-m", "polarpix"] if updates is None else [str(CHILD), str(updates), nan]
     call = [*before, sys.executable, *program, "train", "--config", str(page), *options]
-    home = str(Path(__file__).resolve().parent.parent)  # the package that lies beside this file
+    home = str(Path(polarpix.__file__).resolve().parent.parent)  # the package whose commit the record names
     environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": home} | more
     return subprocess.Popen(
         call, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, errors="replace", env=environment

@@ -109,7 +109,7 @@ class Unreadable(Callback):
             warnings.warn(
                 f"{len(new)} of {len(train.dataset)} training samples cannot be read and are passed over: "
                 f"{', '.join(new[:8])}{more}: fetch or save them again",
-                stacklevel=2,
+                stacklevel=1,  # the trainer's own warnings are printed with the path of its file before them
             )
 
 

@@ -131,8 +131,11 @@ def test_unreadable_pictures_are_passed_over_counted_and_named(
     run = make_run(
         page | {"out": str(tmp_path), "name": "skips"}, ["--engine.pictures=0", "--engine.skip_unreadable=true"]
     )
-    with pytest.warns(UserWarning, match=r"1 of 8 training samples cannot be read .*0003\.jpg"):
+    with pytest.warns(UserWarning, match=r"1 of 8 training samples cannot be read .*0003\.jpg") as told:
         folder = fit(run).folder
+    ours = [one for one in told if "cannot be read" in str(one.message)]
+    assert len(ours) == 1
+    assert "lightning" not in ours[0].filename  # which would be printed before it
     assert "unreadable" in (folder / "metrics.csv").read_text().splitlines()[0]
 
 
