@@ -11,6 +11,7 @@ import re
 import sys
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, NoReturn
 
 from polarpix import about, commands
@@ -252,11 +253,42 @@ def run(arguments: Sequence[str]) -> int:
     return command(*first, **values)
 
 
+def open_bars() -> list[Any]:
+    """The progress bars that stand on the terminal."""
+    module = sys.modules.get("tqdm")  # where it is not imported, none is open
+    return [bar for bar in list(module.tqdm._instances) if hasattr(bar, "start_t")] if module else []  # drawn ones
+
+
 def one_line_warning(
     message: Warning | str, category: type[Warning], filename: str, lineno: int, line: str | None = None
 ) -> str:
-    """A warning as users read it: no source line."""
+    """A warning as users read it: no source line, and not behind a progress bar, which its next step draws anew."""
+    for bar in open_bars():
+        bar.clear()
     return f"polarpix: warning: {' '.join(str(message).split())}\n"
+
+
+def place_line(error: OSError) -> str:
+    """What is wrong with the place that something should be written to; empty for any other error."""
+    place = os.fsdecode(error.filename) if isinstance(error.filename, str | bytes) else "a file"
+    if error.errno in NO_PLACE:
+        return f"{place}: {error.strerror}: make room, or choose another place"
+    if error.errno == errno.ENOENT and error.filename:  # also what /proc and its like say where no file can be made
+        import tempfile
+
+        nearest = next(one for one in Path(place).absolute().parents if one.is_dir())
+        try:
+            tempfile.TemporaryFile(dir=nearest).close()
+        except OSError:
+            return f"{place}: cannot be made, {nearest} takes no files: choose another place"
+    return ""
+
+
+def say(line: str) -> None:
+    """The last line on stderr, below the progress bars that are open there."""
+    for bar in open_bars():
+        bar.close()
+    print(f"polarpix: {line}", file=sys.stderr)
 
 
 def main() -> None:
@@ -270,19 +302,19 @@ def main() -> None:
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115 # until the process ends
         status = 141  # as shells report it
     except InputError as error:
-        print(f"polarpix: {error}", file=sys.stderr)
+        say(str(error))
         status = 2
     except OSError as error:
-        if error.errno not in NO_PLACE:
+        line = place_line(error)
+        if not line:
             raise
-        place = os.fsdecode(error.filename) if error.filename else "a file"
-        print(f"polarpix: {place}: {error.strerror}: make room, or choose another place", file=sys.stderr)
+        say(line)
         status = 2
     except TerminatedError as error:
-        print(f"polarpix: {error}", file=sys.stderr)
+        say(str(error))
         status = 143
     except KeyboardInterrupt:
-        print("polarpix: interrupted; what was written is kept", file=sys.stderr)
+        say("interrupted; what was written is kept")
         status = 130
     sys.exit(status)
 

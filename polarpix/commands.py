@@ -37,18 +37,21 @@ def train(config: str = "", resume: bool = False, print_config: bool = False, op
     if print_config:
         print(page_text(run), end="")
         return 0
-    from polarpix.engine.fit import first_process, fit
-    from polarpix.summary import training_course, write_training
+    from polarpix.engine.ending import Ending
 
-    fitted = fit(run, resume)
-    if not first_process():
-        return 0
-    page = write_training(run, fitted.folder, fitted.metrics, page_text(run))
-    for name, value in training_course(fitted.folder).items():
-        print(f"{name:<28}{value:>10g}")
-    print_metrics(fitted.metrics, run.monitor)
-    print(f"report:  {page}\nweights: {fitted.weights}")
-    print(f"next:    polarpix eval {fitted.weights}\n         polarpix predict {fitted.weights} IMAGE")
+    with Ending() as ending:
+        from polarpix.engine.fit import first_process, fit
+        from polarpix.summary import training_course, write_training
+
+        fitted = fit(run, resume, ending)
+        if not first_process():
+            return 0
+        page = write_training(run, fitted.folder, fitted.metrics, page_text(run))
+        for name, value in training_course(fitted.folder).items():
+            print(f"{name:<28}{value:>10g}")
+        print_metrics(fitted.metrics, run.monitor)
+        print(f"report:  {page}\nweights: {fitted.weights}")
+        print(f"next:    polarpix eval {fitted.weights}\n         polarpix predict {fitted.weights} IMAGE")
     return 0
 
 

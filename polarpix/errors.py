@@ -10,8 +10,9 @@ class InputError(ValueError):
     """
 
 
-class TerminatedError(Exception):
+class TerminatedError(BaseException):
     """The process was asked to end (SIGTERM) and did so in order; the line says what is kept.
 
-    The command line prints the line and leaves with status 143, as shells report that signal.
+    The command line prints the line and leaves with status 143, as shells report that signal. Like
+    ``KeyboardInterrupt`` it is no ``Exception``: it may come at any moment, and is no fault of what it interrupts.
     """

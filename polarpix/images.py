@@ -6,6 +6,7 @@ scaled to 8. Label maps are uint8 [H, W]. Every problem with a file is an :class
 
 from __future__ import annotations
 
+import errno
 import glob
 import io
 import os
@@ -167,7 +168,8 @@ def check_place(path: str | Path) -> None:
 def write_bytes(path: str | Path, data: bytes | memoryview, lasting: bool = False) -> None:
     """Write a file whole or not at all: into a neighbour first, then renamed; missing folders are made.
 
-    A ``lasting`` one is on the disk before it takes the name, so that a power cut leaves it or its predecessor.
+    A ``lasting`` one is on the disk before it takes the name, and so is the name when this returns: a power cut on the
+    way leaves it or its predecessor, one afterwards leaves it.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -179,12 +181,26 @@ def write_bytes(path: str | Path, data: bytes | memoryview, lasting: bool = Fals
                 file.flush()
                 os.fsync(file.fileno())
         os.replace(part, path)
+        if lasting:
+            keep_names(path.parent)
     except OSError as error:
         if error.errno:
             error.filename = str(path)  # a full disk is told of no file otherwise
         raise
     finally:
         part.unlink(missing_ok=True)
+
+
+def keep_names(folder: Path) -> None:
+    """Have what a folder says of its files on the disk, where its file system can be asked for that."""
+    place = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(place)
+    except OSError as error:
+        if error.errno != errno.EINVAL:  # some network folders
+            raise
+    finally:
+        os.close(place)
 
 
 def write_image(path: str | Path, image: npt.NDArray[Any]) -> None:

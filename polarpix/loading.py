@@ -28,8 +28,16 @@ class Keyed(Protocol[Item]):
 
     def __len__(self) -> int: ...
 
-    def file(self, key: Key) -> str:
-        """The picture of a sample, without reading it."""
+    def count(self) -> int:
+        """How many pictures samples are made of; an epoch may have more or fewer samples."""
+        ...
+
+    def picture(self, key: Key) -> int:
+        """Which of them a sample is made of, which may be drawn anew in each epoch; without reading it."""
+        ...
+
+    def file(self, picture: int) -> str:
+        """The file of a picture."""
         ...
 
 
@@ -98,7 +106,7 @@ class Carrying:
     def __init__(self, dataset: Keyed[Any], workers: int = 0, skip: bool = False) -> None:
         self.dataset, self.skip = dataset, skip
         self.at = shared(torch.full((max(workers, 1), 2), -1))  # the key that each process is at
-        self.unreadable = shared(torch.zeros(len(dataset) if skip else 0, dtype=torch.bool))
+        self.unreadable = shared(torch.zeros(dataset.count() if skip else 0, dtype=torch.bool))  # pictures
 
     def __len__(self) -> int:
         return len(self.dataset)
@@ -115,19 +123,19 @@ class Carrying:
     def next_readable(self, key: Key, error: InputError) -> Any:
         """The sample after one that cannot be read; the error itself where none can."""
         epoch, position = key
-        self.unreadable[position] = True
+        self.unreadable[self.dataset.picture(key)] = True
         for step in range(1, len(self)):
-            other = (position + step) % len(self)
-            if not self.unreadable[other]:
+            other = epoch, (position + step) % len(self)
+            if not self.unreadable[self.dataset.picture(other)]:
                 try:
-                    return self.dataset[epoch, other]
+                    return self.dataset[other]
                 except InputError:
-                    self.unreadable[other] = True
+                    self.unreadable[self.dataset.picture(other)] = True
         return error
 
-    def file(self, position: int) -> str:
-        """The picture at a position of the data set."""
-        return self.dataset.file((0, position))
+    def file(self, picture: int) -> str:
+        """The file of a picture, numbered as in what the loader's batches call ``index``."""
+        return self.dataset.file(picture)
 
 
 class CarryingCollate:
@@ -162,9 +170,9 @@ class Loader(DataLoader[Batch]):
             if not process.is_alive() and process.exitcode:
                 how = f"signal {-process.exitcode}" if process.exitcode < 0 else f"status {process.exitcode}"
                 epoch, position = self.dataset.at[number].tolist()
-                told = (
-                    "before its first picture" if position < 0 else f"on {self.dataset.dataset.file((epoch, position))}"
-                )
+                reader = self.dataset.dataset
+                at = "" if position < 0 else reader.file(reader.picture((epoch, position)))
+                told = f"on {at}" if at else "before its first picture"
                 lines.append(f"{told} ({how})")
         return lines
 

@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 import yaml
+from tqdm import tqdm
 
 from polarpix import cli
 from polarpix.errors import InputError
@@ -227,7 +228,7 @@ def test_an_interruption_is_said(monkeypatch: pytest.MonkeyPatch, capsys: pytest
 
 
 def test_a_place_that_takes_no_files_is_one_line(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     trouble: list[OSError] = []
 
@@ -244,9 +245,44 @@ def test_a_place_that_takes_no_files_is_one_line(
             cli.main()
         assert left.value.code == 2
         assert capsys.readouterr().err == "polarpix: runs/x: no way: make room, or choose another place\n"
-    trouble.append(FileNotFoundError(errno.ENOENT, "gone", "x"))  # a mistake of ours, not of the place
+    trouble.append(FileNotFoundError(errno.ENOENT, "gone", str(tmp_path / "a" / "x")))  # a mistake of ours
     with pytest.raises(FileNotFoundError):
         cli.main()
+    with pytest.raises(FileNotFoundError) as caught:
+        Path("/proc/x").mkdir(parents=True)  # for root too
+    trouble.append(caught.value)
+    with pytest.raises(SystemExit) as left:
+        cli.main()
+    assert left.value.code == 2
+    assert capsys.readouterr().err == "polarpix: /proc/x: cannot be made, /proc takes no files: choose another place\n"
+
+
+@pytest.mark.parametrize("leave", [True, False])
+def test_lines_stand_below_open_progress_bars(
+    leave: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bars = []
+
+    def work() -> int:
+        """Work."""
+        bars.append(tqdm(total=4, leave=leave, mininterval=0))
+        bars[0].update()
+        sys.stderr.write(warnings.formatwarning("mind this", UserWarning, "", 0))
+        bars[0].update()
+        raise InputError("cannot go on")
+
+    monkeypatch.setattr(warnings, "formatwarning", warnings.formatwarning)
+    monkeypatch.setattr(sys, "argv", ["polarpix", "demo"])
+    monkeypatch.setitem(cli.COMMANDS, "demo", work)
+    with pytest.raises(SystemExit):
+        cli.main()
+    said = capsys.readouterr().err
+    for line in ("polarpix: warning: mind this", "polarpix: cannot go on"):
+        before, found, _ = said.partition(f"{line}\n")
+        shown = before.rpartition("\n")[2].rpartition("\r")  # what the terminal's line held, and what stands over it
+        assert found
+        assert shown[2] == ""
+        assert shown[0].rpartition("\r")[2].strip() == ""
 
 
 def test_the_printed_page_is_the_run(tiny_page: TinyPage, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

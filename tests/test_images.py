@@ -1,7 +1,9 @@
 """Files to arrays and back: every mode, every orientation, every kind of damage."""
 
+import errno
 import io
 import os
+import stat
 import subprocess
 import sys
 from pathlib import Path
@@ -206,6 +208,30 @@ def test_a_failed_write_loses_nothing(tmp_path: Path, monkeypatch: pytest.Monkey
         write_bytes(path, b"new")
     assert path.read_bytes() == b"old"
     assert [p.name for p in tmp_path.iterdir()] == ["a.bin"]
+
+
+def test_a_lasting_file_is_on_the_disk_and_so_is_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    order: list[str] = []
+    refusal: list[int] = []
+    replace = os.replace
+
+    def sync(file: int) -> None:
+        order.append("folder" if stat.S_ISDIR(os.fstat(file).st_mode) else "file")
+        if refusal and order[-1] == "folder":
+            raise OSError(refusal[0], "no")
+
+    monkeypatch.setattr("os.fsync", sync)
+    monkeypatch.setattr("os.replace", lambda *names: (order.append("name"), replace(*names)))
+    write_bytes(tmp_path / "a.bin", b"x", lasting=True)
+    assert order == ["file", "name", "folder"]
+    write_bytes(tmp_path / "a.bin", b"y")
+    assert order[3:] == ["name"]
+    refusal.append(errno.EINVAL)  # a file system that does not know this of folders
+    write_bytes(tmp_path / "a.bin", b"z", lasting=True)
+    refusal[0] = errno.EIO
+    with pytest.raises(OSError, match="no") as found:
+        write_bytes(tmp_path / "a.bin", b"z", lasting=True)
+    assert found.value.filename == str(tmp_path / "a.bin")
 
 
 def test_writers_refuse_wrong_names_and_values(tmp_path: Path) -> None:

@@ -13,22 +13,29 @@ from polarpix.loading import EpochSampler, Key, Loader, build_loader, sample_rng
 
 
 class Numbers:
-    """Item (epoch, position) is [epoch, position, one random number]; the positions in ``bad`` cannot be read."""
+    """Item (epoch, position) is [epoch, position, one random number]; the pictures in ``bad`` cannot be read."""
 
-    def __init__(self, length: int, bad: tuple[int, ...] = ()) -> None:
-        self.length, self.bad = length, bad
+    def __init__(self, length: int, bad: tuple[int, ...] = (), drift: int = 0) -> None:
+        self.length, self.bad, self.drift = length, bad, drift
 
     def __len__(self) -> int:
         return self.length
 
     def __getitem__(self, key: Key) -> list[float]:
         epoch, position = key
-        if position in self.bad:
-            raise InputError(f"{position}.png: image is damaged: save it again")
+        if self.picture(key) in self.bad:
+            raise InputError(f"{self.file(self.picture(key))}: image is damaged: save it again")
         return [epoch, position, sample_rng(3, key).random()]
 
-    def file(self, key: Key) -> str:
-        return f"{key[1]}.png"
+    def count(self) -> int:
+        return self.length
+
+    def picture(self, key: Key) -> int:
+        """Another one in each epoch, where there is a drift."""
+        return (key[1] + self.drift * key[0]) % self.length
+
+    def file(self, picture: int) -> str:
+        return f"{picture}.png"
 
 
 def collate(items: list[list[float]]) -> torch.Tensor:
@@ -96,10 +103,16 @@ def test_a_sample_is_random_in_its_epoch_and_position_alone() -> None:
 
 
 def loader(
-    length: int, training: bool, workers: int, bad: tuple[int, ...] = (), start: int = 0, skip: bool = False
+    length: int,
+    training: bool,
+    workers: int,
+    bad: tuple[int, ...] = (),
+    start: int = 0,
+    skip: bool = False,
+    drift: int = 0,
 ) -> Loader[torch.Tensor]:
     return build_loader(
-        Numbers(length, bad),
+        Numbers(length, bad, drift),
         collate,
         seed=7,
         training=training,
@@ -159,6 +172,13 @@ def test_what_cannot_be_read_is_passed_over_only_when_asked_and_in_training(work
     found = torch.cat(list(passing))
     assert sorted(found[:, 1].tolist()) == [0, 0, 1, 2, 3, 6, 6, 6, 7, 8, 9, 10]  # 4 and 5 became 6, 11 became 0
     assert passing.unreadable() == ["4.png", "5.png", "11.png"]
+    drawn = loader(12, True, workers, bad=(4, 5, 11), skip=True, drift=3)
+    for epoch in (1, 2, 0):  # met at another position in each
+        drawn.sampler.set_epoch(epoch)  # type: ignore[attr-defined]
+        read = [drawn.dataset.dataset.picture((int(a), int(b))) for a, b, _ in torch.cat(list(drawn)).tolist()]
+        assert len(read) == 12
+        assert not {4, 5, 11} & set(read)
+    assert drawn.unreadable() == ["4.png", "5.png", "11.png"]
     with pytest.raises(InputError, match=r"4\.png"):
         list(loader(12, False, workers, bad=(4, 5, 11), skip=True))
     with pytest.raises(InputError, match="image is damaged"):

@@ -127,19 +127,29 @@ def doctored(file: str, record: Record) -> list[str]:
 def faulted(file: str, record: Record) -> list[str]:
     """Trainings under fault: a record of benchmarks/fault_injection.py."""
     rows = []
-    for key, words in (("kill", "SIGKILL at a random moment, then resumed"), ("term", "SIGTERM, then resumed")):
-        same = sum(one["weights_equal"] for one in record[key])
-        rows.append([words, str(len(record[key])), f"{same} ended with the weights of an uninterrupted run", ""])
-    for one in record["faults"]:
-        if "outcome" in one:
-            rows.append([one["fault"], "0", one["outcome"], ""])
-            continue
-        known = ("fault", "status", "line", "traceback")
-        more = ", ".join(f"{key.replace('_', ' ')}: {value}" for key, value in one.items() if key not in known)
-        shown = "a traceback" if one["traceback"] else f"status {one['status']}, one line"
-        rows.append([one["fault"], "1", f"{shown}; {more}", f"`{one['line']}`".replace("|", "/")])
-    head = ["fault", "times", "outcome", "what is said"]
-    return ["### Trainings under fault", "", made_by(file, record), "", *grid(head, rows)]
+    for one in record["rows"]:
+        held = "; ".join(f"{words}: {'yes' if so else '**NO**'}" for words, so in one["held"].items())
+        outcome = f"not tried: {one['not_tried']}" if "not_tried" in one else counted(one.get("runs", [])) + held
+        said = f"`{one['line']}`".replace("|", "/") if one.get("line") else ""
+        rows.append([one["fault"], str(one["times"]), outcome, said, f"`{one['conditions']['commit']}`"])
+    calls = sorted({f"`{one['command']}`" for one in record["rows"]})
+    places = sorted({f"{one['conditions']['device']}, seed {one['seed']}" for one in record["rows"]})
+    told = f"Made by {', '.join(calls)} on {'; '.join(places)}, each row at the commit it names: `{file}`."
+    head = ["fault", "times", "what was to hold: whether it did", "what is said", "at"]
+    return ["### Trainings under fault", "", told, "", *grid(head, rows)]
+
+
+def counted(runs: list[Record]) -> str:
+    """How many of some interrupted trainings had what behind them, and how many went on as if nothing had been."""
+    if not runs:
+        return ""
+    early = sum(one["updates_kept"] is None for one in runs)
+    behind = sum(one["updates_done"] == one["updates"] for one in runs)
+    equal, loading = sum(one["weights_equal"] for one in runs), sum(one["workers"] > 0 for one in runs)
+    return (
+        f"{equal} of {len(runs)} ended with the weights of an uninterrupted run; {early} were struck before the first "
+        f"checkpoint, {behind} behind the last update, {loading} had a loading process; "
+    )
 
 
 def silent(file: str, record: Record) -> list[str]:

@@ -38,8 +38,8 @@ FORMAT = "polarpix-1"
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a whole file or nothing: a reader never sees half of it."""
-    write_bytes(path, text.encode())
+    """Write a whole file or nothing: a reader never sees half of it, a power cut included."""
+    write_bytes(path, text.encode(), lasting=True)
 
 
 def commit() -> str:
@@ -115,7 +115,7 @@ def write_artifact(path: Path, artifact: Artifact) -> None:
     }
     if artifact.calibration is not None:
         metadata["calibration"] = json.dumps(artifact.calibration.values())
-    write_bytes(path, packed(artifact.state, metadata))
+    write_bytes(path, packed(artifact.state, metadata), lasting=True)
 
 
 def load_artifact(path: str | Path) -> Artifact:

@@ -11,6 +11,7 @@ import torch
 from pytorch_lightning.callbacks import Callback
 from torch import Tensor
 
+from polarpix.engine.ending import Ending
 from polarpix.errors import InputError
 from polarpix.loading import Loader
 
@@ -55,12 +56,16 @@ class Termination(Callback):
     Args:
         data: its ``start`` is set for the loader of a resumed run.
         last: where the last checkpoint is kept.
+        ending: what hears the signal for the whole command; it waits from the moment that the trainer hears it.
     """
 
-    def __init__(self, data: Any, last: Path) -> None:
-        self.data, self.last = data, last
+    def __init__(self, data: Any, last: Path, ending: Ending) -> None:
+        self.data, self.last, self.ending = data, last, ending
         self.batches = 0  # of the epoch, when a checkpoint is written in its midst
         self.numbers: Tensor | None = None  # the state of torch's generator to go on with
+
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        self.ending.wait()
 
     def state_dict(self) -> dict[str, Any]:
         return {"batches": self.batches, "numbers": torch.get_rng_state()}
@@ -104,7 +109,7 @@ class Unreadable(Callback):
             warnings.warn(
                 f"{len(new)} of {len(train.dataset)} training samples cannot be read and are passed over: "
                 f"{', '.join(new[:8])}{more}: fetch or save them again",
-                stacklevel=2,
+                stacklevel=1,  # the trainer's own warnings are printed with the path of its file before them
             )
 
 

@@ -41,6 +41,7 @@ from polarpix.engine.callbacks import (
     StepClock,
     WeightsFile,
 )
+from polarpix.engine.ending import Ending
 from polarpix.engine.faults import FiniteLoss, LostWorker, Termination, Unreadable, peer_lost
 from polarpix.engine.folder import Presence, WholeFiles, held, missed
 from polarpix.engine.optim import build_optimizer, build_schedule
@@ -149,6 +150,7 @@ def quiet() -> None:
     warnings.filterwarnings("ignore", ".*Checkpoint directory .* exists.*")
     warnings.filterwarnings("ignore", ".*in eval mode at the start of training.*")
     warnings.filterwarnings("ignore", ".*LeafSpec.*")
+    warnings.filterwarnings("ignore", ".*broadcast_buffers. is deprecated.*")  # Lightning 2.6 knows no other name
     warnings.filterwarnings("ignore", ".*sync_dist=True.*")  # our metrics are of the whole split already
 
 
@@ -188,7 +190,7 @@ def build_trainer(run: Run, folder: Path, callbacks: list[Callback], logger: Any
         ) from error
 
 
-def training_callbacks(run: Run, data: Data, folder: Path) -> list[Callback]:
+def training_callbacks(run: Run, data: Data, folder: Path, ending: Ending) -> list[Callback]:
     """In this order: pictures are drawn before the averaged weights are swapped out again after a validation, buffers
     are made even after they are swapped in. The trainer itself moves the checkpoints and the weights file to the end.
     """
@@ -221,7 +223,7 @@ def training_callbacks(run: Run, data: Data, folder: Path) -> list[Callback]:
     if run.engine.ema:
         callbacks.append(EMAWeightAveraging(decay=run.engine.ema))
     callbacks += [EvenBuffers(), Divergence(), MetricsTable(folder / "metrics.csv")]
-    callbacks += [Termination(data, folder / "checkpoints" / "last.ckpt")]
+    callbacks += [Termination(data, folder / "checkpoints" / "last.ckpt", ending)]
     callbacks += [checkpoints, WeightsFile(checkpoints, folder / "weights" / "best.safetensors"), last]
     return callbacks
 
@@ -271,12 +273,13 @@ def run_trainer(trainer: pl.Trainer, step: Callable[..., Any], *args: Any, **opt
         raise InputError(line) from error
 
 
-def fit(run: Run, resume: bool = False) -> Fitted:
+def fit(run: Run, resume: bool = False, ending: Ending | None = None) -> Fitted:
     """Train a page and leave runs/<task>/<name>/: config, checkpoints, weights, metrics, pictures, TensorBoard.
 
     Args:
         run: the page.
         resume: continue from the last checkpoint if there is one; the result is that of an uninterrupted run.
+        ending: entered by a command that does more than to train, and wants to end in order then too.
 
     Raises:
         InputError: the folder already holds a run and ``resume`` is false, another process trains in it, or the page or
@@ -284,10 +287,10 @@ def fit(run: Run, resume: bool = False) -> Fitted:
         TerminatedError: the process was asked to end.
     """
     with held(run_folder(run)):
-        return _fit(run, run_folder(run), resume)
+        return _fit(run, run_folder(run), resume, ending or Ending())
 
 
-def _fit(run: Run, folder: Path, resume: bool) -> Fitted:
+def _fit(run: Run, folder: Path, resume: bool, ending: Ending) -> Fitted:
     pl.seed_everything(run.seed, workers=True, verbose=False)
     data = build_data(run)
     labels = data.labels
@@ -296,7 +299,7 @@ def _fit(run: Run, folder: Path, resume: bool) -> Fitted:
     check_monitor(run, task.metric_names)
     last = prepare_folder(run, labels, folder, resume)
     logger = TensorBoardLogger(save_dir=folder, name="", version="tensorboard")
-    trainer = build_trainer(run, folder, training_callbacks(run, data, folder), logger)
+    trainer = build_trainer(run, folder, training_callbacks(run, data, folder, ending), logger)
     share_batchnorm(run, task, trainer)
     with missed(folder):
         run_trainer(trainer, trainer.fit, task, datamodule=data, ckpt_path=last, weights_only=True)

@@ -24,6 +24,9 @@ from polarpix.images import write_bytes
 
 __all__ = ["Presence", "WholeFiles", "held", "missed"]
 
+# What is wrong with a disk, whichever of its files is written.
+OF_DISKS = (errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.ESTALE)
+
 
 @contextmanager
 def held(folder: Path) -> Iterator[None]:
@@ -86,8 +89,10 @@ def gone(folder: Path) -> bool:
 
 
 def within(folder: Path, error: BaseException | None) -> bool:
-    """Whether an error is of a file in a run folder."""
+    """Whether an error is of a file in a run folder; what is of a disk and of no file is taken for that."""
     name = error.filename if isinstance(error, OSError) else None
+    if name is None and isinstance(error, OSError):
+        return error.errno in OF_DISKS
     return isinstance(name, str | bytes) and Path(os.fsdecode(name)).absolute().is_relative_to(folder.absolute())
 
 
@@ -96,6 +101,7 @@ def missed(folder: Path) -> Iterator[None]:
     """Whatever fails because the run folder is gone ends in a line that says so, loggers in threads of their own too.
 
     A thread that cannot write there says nothing by itself: the training meets the same place, and ends in one line.
+    An error of a disk that names no file is given the folder's name.
 
     Raises:
         InputError: something failed, and the folder is gone.
@@ -105,6 +111,8 @@ def missed(folder: Path) -> Iterator[None]:
     try:
         yield
     except Exception as error:  # loggers and the trainer raise what they like
+        if isinstance(error, OSError) and error.filename is None and within(folder, error):
+            error.filename = str(folder)  # an open file that cannot be written to any more is told of without its name
         if gone(folder):
             raise InputError(
                 f"{folder}: is gone or was moved while it was trained in: put it back and add --resume, or choose "
@@ -122,8 +130,9 @@ class Presence(Callback):
         self.folder = folder
 
     @rank_zero_only
-    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+    def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if gone(self.folder):
             raise FileNotFoundError(self.folder)
 
-    on_train_epoch_end = on_validation_end
+    # Before pictures, checkpoints and the table are written; the trainer calls callbacks in their order.
+    on_validation_end = on_train_epoch_end = on_validation_epoch_end

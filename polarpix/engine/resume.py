@@ -32,10 +32,11 @@ def prepare_folder(run: PoseRun | SegRun, labels: Any, folder: Path, resume: boo
     last, page, weights = (
         folder / name for name in ("checkpoints/last.ckpt", "config.yaml", "weights/best.safetensors")
     )
-    if last.exists() and not resume:
-        raise InputError(f"{folder} already holds a run: add --resume to continue it, or choose another --name")
-    if weights.exists() and not last.exists():
+    begun = weights.exists() and not last.exists()
+    if begun and not in_first_epoch(folder):
         raise InputError(f"{weights}: is of a run without {last.name}, which cannot go on: choose another --name")
+    if (last.exists() or begun) and not resume:
+        raise InputError(f"{folder} already holds a run: add --resume to continue it, or choose another --name")
     if last.exists() and page.exists():
         before, now = (kept_keys(one) for one in (load_page(page), run))
         changed = next((key for key in now if now[key] != before.get(key)), None)
@@ -52,6 +53,21 @@ def prepare_folder(run: PoseRun | SegRun, labels: Any, folder: Path, resume: boo
     return last if last.exists() else None
 
 
+def in_first_epoch(folder: Path) -> bool:
+    """Whether what lies here is of a run that was cut off at the end of its first epoch, and may start anew.
+
+    Best checkpoint and weights are written before the last checkpoint is.
+    """
+    best, table = folder / "checkpoints" / "best.ckpt", folder / "metrics.csv"
+    rows = table.read_text().splitlines()[1:] if table.exists() else []
+    if not best.exists() or len(rows) > 1:
+        return False
+    try:
+        return bool(check_checkpoint(best).get("epoch") == 0)
+    except InputError:
+        return False
+
+
 def kept_keys(run: PoseRun | SegRun) -> dict[str, Any]:
     """The keys of a page, dotted, that must not change between two halves of a run."""
     return {
@@ -62,8 +78,8 @@ def kept_keys(run: PoseRun | SegRun) -> dict[str, Any]:
     }
 
 
-def check_checkpoint(path: Path) -> None:
-    """Read a checkpoint from end to end, so that damage is one line before anything starts.
+def check_checkpoint(path: Path) -> dict[str, Any]:
+    """Read a checkpoint from end to end, so that damage is one line before anything starts; gives what it holds.
 
     Raises:
         InputError: the file is cut off or damaged, no checkpoint of a training, or holds objects whose reading runs
@@ -82,3 +98,4 @@ def check_checkpoint(path: Path) -> None:
         raise InputError(f"{path}: checkpoint is damaged or cut off ({reason:.100}): {mend}") from error
     if not isinstance(content, dict) or not content.keys() >= PARTS:
         raise InputError(f"{path}: is no checkpoint of a training: {mend}")
+    return content

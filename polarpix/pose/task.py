@@ -51,9 +51,17 @@ class PoseCrops:
     def __len__(self) -> int:
         return len(self.dataset)
 
-    def file(self, key: Key) -> str:
-        """The picture of a crop."""
-        return str(self.dataset.images / self.dataset.instances[key[1]].file)
+    def count(self) -> int:
+        """Every instance has a picture."""
+        return len(self.dataset)
+
+    def picture(self, key: Key) -> int:
+        """That of its instance."""
+        return key[1]
+
+    def file(self, picture: int) -> str:
+        """The file of an instance's picture."""
+        return str(self.dataset.images / self.dataset.instances[picture].file)
 
     def __getitem__(self, key: Key) -> Item:
         _, position = key

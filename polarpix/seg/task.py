@@ -66,10 +66,17 @@ class SegCrops:
             return draw_uniform(self.holders, rng)
         return key[1], None
 
-    def file(self, key: Key) -> str:
-        """The picture of a crop."""
-        position, _ = self.drawn(key, sample_rng(self.seed, key))
-        return str(self.dataset.files[position][0])
+    def count(self) -> int:
+        """Those that may be drawn, coarsely labelled ones among them."""
+        return len(self.dataset)
+
+    def picture(self, key: Key) -> int:
+        """The one that is drawn for a crop."""
+        return self.drawn(key, sample_rng(self.seed, key))[0]
+
+    def file(self, picture: int) -> str:
+        """The file of a picture."""
+        return str(self.dataset.files[picture][0])
 
     def __getitem__(self, key: Key) -> Item:
         rng = sample_rng(self.seed, key)

@@ -53,6 +53,15 @@ def test_what_goes_in_comes_out(tmp_path: Path) -> None:
     assert path.stat().st_mode == (tmp_path / "plain").stat().st_mode  # others may read it as any file
 
 
+def test_what_a_training_writes_outlives_a_power_cut(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    synced: list[int] = []
+    monkeypatch.setattr("os.fsync", synced.append)
+    write_text(tmp_path / "config.yaml", "x")
+    assert len(synced) == 2  # the file and its name
+    save_artifact(tmp_path / "best.safetensors", {"a": torch.ones(1)}, pose_run(), FIGURE_SCHEMA, {})
+    assert len(synced) == 4
+
+
 def test_a_run_folder_is_as_good_as_its_file(tmp_path: Path) -> None:
     run = SegRun(name="x", model=SegModelConfig(BackboneConfig("test_resnet", attention="se")))
     save_artifact(tmp_path / "weights" / "best.safetensors", {"a": torch.ones(1)}, run, FIGURE_CLASSES, {})

@@ -1,6 +1,7 @@
 """Faults in the midst of a training: what is said, what is kept, and that going on gives what would have been."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -21,6 +22,7 @@ from polarpix.engine.fit import fit
 from polarpix.errors import InputError, TerminatedError
 from polarpix.loading import Carrying
 from polarpix.pages import make_run
+from polarpix.seg.datasets import SegDataset
 
 TinyPage = Callable[[str], dict[str, Any]]
 
@@ -68,22 +70,29 @@ def test_a_run_that_was_asked_to_end_goes_on_in_the_midst_of_its_epoch(
     assert all(torch.equal(found.state[name], value) for name, value in straight.state.items())
 
 
+@pytest.mark.parametrize("uniform", [0.0, 0.9])
 def test_a_loss_that_is_no_number_names_its_pictures(
-    tiny_page: TinyPage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    uniform: float, tiny_page: TinyPage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    run = run_of(tiny_page, "seg", tmp_path)
-    task_loss = engine.TASKS["seg"][0].training_step
+    run = run_of(tiny_page, "seg", tmp_path, f"--data.uniform={uniform}")
+    task_loss, pictures, read = engine.TASKS["seg"][0].training_step, SegDataset.__getitem__, []
+
+    def noted(data: SegDataset, index: int) -> Any:
+        read.append(str(data.files[index][0]))
+        return pictures(data, index)
 
     def broken(task: Any, batch: Any, index: int) -> Any:
         loss = task_loss(task, batch, index)
         return loss * float("nan") if (task.trainer.current_epoch, index) == (1, 1) else loss
 
+    monkeypatch.setattr(SegDataset, "__getitem__", noted)
     monkeypatch.setattr(engine.TASKS["seg"][0], "training_step", broken)
     with pytest.raises(
         InputError, match=r"loss is nan in epoch 1, batch 1 \(.*000\d\.jpg.*last\.ckpt is kept"
     ) as found:
         fit(run)
-    assert str(found.value).count(".jpg") == 4  # the batch
+    named = re.findall(r"[^ (,]+\.jpg", str(found.value))
+    assert named == list(dict.fromkeys(read[-4:]))  # the batch, without doubles
     kept = torch.load(engine.run_folder(run) / "checkpoints" / "last.ckpt", weights_only=False)
     assert kept["epoch"] == 0
     assert all(value.isfinite().all() for value in kept["state_dict"].values() if value.is_floating_point())
@@ -122,8 +131,11 @@ def test_unreadable_pictures_are_passed_over_counted_and_named(
     run = make_run(
         page | {"out": str(tmp_path), "name": "skips"}, ["--engine.pictures=0", "--engine.skip_unreadable=true"]
     )
-    with pytest.warns(UserWarning, match=r"1 of 8 training samples cannot be read .*0003\.jpg"):
+    with pytest.warns(UserWarning, match=r"1 of 8 training samples cannot be read .*0003\.jpg") as told:
         folder = fit(run).folder
+    ours = [one for one in told if "cannot be read" in str(one.message)]
+    assert len(ours) == 1
+    assert "lightning" not in ours[0].filename  # which would be printed before it
     assert "unreadable" in (folder / "metrics.csv").read_text().splitlines()[0]
 
 

@@ -23,6 +23,7 @@ from polarpix.config import PoseRun, SegRun
 from polarpix.engine import fit as engine
 from polarpix.engine.artifact import load_artifact
 from polarpix.engine.callbacks import EvenBuffers, Pictures
+from polarpix.engine.ending import Ending
 from polarpix.engine.fit import Fitted, build_trainer, fit
 from polarpix.errors import InputError
 from polarpix.pages import make_run
@@ -35,13 +36,13 @@ class PowerCutError(Exception):
 
 
 class Cut(Callback):
-    """Ends the run in its epoch 1 (of 0, 1, 2, 3): at the end of it, or in the midst of the next."""
+    """Ends the run in its epoch 1 (of 0, 1, 2, 3): at the end of it, or in the midst of the next; or in its first."""
 
     def __init__(self, moment: str) -> None:
         self.moment = moment
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        if self.moment == "epoch end" and trainer.current_epoch == 1:
+        if trainer.current_epoch == {"first epoch": 0, "epoch end": 1}.get(self.moment):
             raise PowerCutError
 
     def on_train_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
@@ -91,14 +92,19 @@ def test_a_resumed_run_is_the_uninterrupted_one(
         kept["current"] = tensors_of(whole["current_model_state"])
         assert not same_tensors(kept["current"], kept["state_dict"])
     usual = engine.training_callbacks
-    for moment in ("epoch end", "mid epoch"):
+    for moment in ("epoch end", "mid epoch") if task == "pose" else ("first epoch", "epoch end", "mid epoch"):
         run = run_in(task, tmp_path / moment, *options)
         monkeypatch.setattr(engine, "training_callbacks", lambda *a, m=moment: [Cut(m), *usual(*a)])
         with pytest.raises(PowerCutError):
             fit(run)
         monkeypatch.setattr(engine, "training_callbacks", usual)
-        left = torch.load(tmp_path / moment / task / "tiny" / "checkpoints" / "last.ckpt", weights_only=False)
-        assert left["epoch"] == {"epoch end": 0, "mid epoch": 1}[moment]  # the last whole one, best or not
+        kept_at = tmp_path / moment / task / "tiny" / "checkpoints"
+        if moment == "first epoch":  # its weights are written, its last checkpoint is not
+            assert (kept_at / "best.ckpt").exists()
+            assert not (kept_at / "last.ckpt").exists()
+        else:
+            left = torch.load(kept_at / "last.ckpt", weights_only=False)
+            assert left["epoch"] == {"epoch end": 0, "mid epoch": 1}[moment]  # the last whole one, best or not
         with pytest.raises(InputError, match="add --resume"):
             fit(run)
         torch.manual_seed(999)  # whatever state the new process is in
@@ -135,7 +141,7 @@ def test_a_training_that_diverged_is_one_line(task: str, run_in: RunIn, tmp_path
 def test_what_is_validated_and_drawn_is_the_average(run_in: RunIn, tmp_path: Path) -> None:
     """Pictures before the averaged weights are swapped out, statistics made even after they are swapped in."""
     run = run_in("seg", tmp_path, "--engine.ema=0.5")
-    kinds = [type(one) for one in engine.training_callbacks(run, engine.build_data(run), tmp_path)]
+    kinds = [type(one) for one in engine.training_callbacks(run, engine.build_data(run), tmp_path, Ending())]
     assert kinds.index(Pictures) < kinds.index(EMAWeightAveraging) < kinds.index(EvenBuffers)
 
 

@@ -97,14 +97,15 @@ class Loses(Callback):
 def test_a_folder_that_went_away_ends_the_training(
     tiny_page: TinyPage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    run = make_run(tiny_page("seg") | {"out": str(tmp_path)}, ["--engine.pictures=0"])
+    run = make_run(tiny_page("seg") | {"out": str(tmp_path)}, ["--engine.pictures=1"])
     folder, usual = tmp_path / "seg" / "tiny", engine.training_callbacks
     monkeypatch.setattr(engine, "training_callbacks", lambda *a: [Loses(folder), *usual(*a)])
     with pytest.raises(InputError, match=f"{folder}: is gone or was moved"):
         fit(run)
     moved = folder.with_name("moved")
     assert torch.load(moved / "checkpoints" / "last.ckpt", weights_only=False)["epoch"] == 0
-    assert not (folder / "metrics.csv").exists()
+    left = [path.relative_to(folder) for path in folder.rglob("*")] if folder.exists() else []
+    assert [path for path in left if path.parts[0] != "tensorboard"] == []  # no second run is begun
     monkeypatch.undo()
     shutil.rmtree(folder, ignore_errors=True)
     shutil.move(moved, folder)
@@ -124,9 +125,13 @@ def test_a_logger_that_cannot_write_leaves_the_word_to_the_training(
 
     inside = OSError(errno.EROFS, "Read-only file system", os.fsencode(tmp_path / "tensorboard" / "events"))
     outside = OSError(errno.EROFS, "Read-only file system", "/elsewhere")
+    nameless, broken = OSError(errno.EIO, "Input/output error"), OSError(errno.ECONNRESET, "reset")
     with missed(tmp_path):
-        for error in (inside, outside, ValueError("other")):
+        for error in (inside, nameless, outside, ValueError("other"), broken):
             thread = threading.Thread(target=fail, args=(error,))
             thread.start()
             thread.join()
-    assert [str(error) for error in said] == [str(outside), "other"]
+    assert [str(error) for error in said] == [str(outside), "other", str(broken)]
+    with pytest.raises(OSError, match="Input/output") as found, missed(tmp_path):
+        raise nameless  # as a file that was open when its disk failed is told of
+    assert found.value.filename == str(tmp_path)

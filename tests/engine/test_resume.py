@@ -88,6 +88,23 @@ def test_weights_without_a_checkpoint_are_not_written_over(started: Path) -> Non
         refused(started, r"best\.safetensors: is of a run without last\.ckpt", page(), resume)
 
 
+def test_a_run_cut_off_at_the_end_of_its_first_epoch_starts_anew(started: Path) -> None:
+    """Its weights are written before its last checkpoint is."""
+    last, best = started / "checkpoints" / "last.ckpt", started / "checkpoints" / "best.ckpt"
+    last.unlink()
+    first = {part: {} for part in PARTS} | {"epoch": 0}
+    torch.save(first, best)
+    (started / "metrics.csv").write_text("epoch,mIoU\n0,0.5\n")
+    refused(started, "already holds a run: add --resume", page(), resume=False)
+    assert prepare_folder(page(), FIGURE_CLASSES, started, resume=True) is None
+    (started / "metrics.csv").write_text("epoch,mIoU\n0,0.5\n1,0.4\n")  # further on, somebody took the checkpoint
+    refused(started, r"is of a run without last\.ckpt", page())
+    (started / "metrics.csv").unlink()
+    for content in (first | {"epoch": 3}, {}):
+        torch.save(content, best)
+        refused(started, r"is of a run without last\.ckpt", page())
+
+
 def cut_off(path: Path) -> None:
     path.write_bytes(path.read_bytes()[:-500])
 

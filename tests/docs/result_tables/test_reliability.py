@@ -14,21 +14,25 @@ def test_reliability_has_a_section_for_every_kind_of_record() -> None:
         "fuzz": {"picture": group | {"highest_megabytes_of_a_file": 12.3}},
         "attacks": [attack | {"megabytes": 7.0}, attack | {"megabytes": 1.0, "outcome": "refused in one line"}],
     }
-    faults = {
-        "kind": "fault injection",
-        "kill": [{"weights_equal": True}, {"weights_equal": False}],
-        "term": [{"weights_equal": True}],
-        "faults": [
-            {"fault": "disk full", "outcome": "not tried"},
-            {"fault": "folder gone", "status": 2, "line": "a: gone", "traceback": False, "checkpoint_whole": True},
-        ],
-    }
-    text = tables({"f.json": base | fuzz, "k.json": base | faults, "other.json": {"name": "x"}})
+    run = {"weights_equal": True, "updates_kept": None, "updates_done": 3, "updates": 9, "workers": 1}
+    late = run | {"weights_equal": False, "updates_kept": 8, "updates_done": 9, "workers": 0}
+    rows = [
+        {"fault": "SIGKILL", "times": 2, "line": "", "held": {"equal": False}, "runs": [run, late]},
+        {"fault": "disk full", "times": 0, "held": {}, "not_tried": "mount: no"},
+        {"fault": "folder gone", "times": 1, "line": "a|b: gone", "held": {"status 2": True, "whole": False}},
+    ]
+    faults = {"kind": "fault injection", "rows": [base | row for row in rows]}
+    text = tables({"f.json": base | fuzz, "k.json": faults, "other.json": {"name": "x"}})
     assert "1,207 files, 2 of them answered wrongly" in text
     assert "| read_image | 1,207 | 5 | 1,200 | 2 |" in text
     assert "| page | train | 2 | 1 | 1 | 1 |" in text
-    assert "| SIGKILL at a random moment, then resumed | 2 | 1 ended with the weights of an" in text
-    assert "| folder gone | 1 | status 2, one line; checkpoint whole: True | `a: gone` |" in text
+    counts = (
+        "1 of 2 ended with the weights of an uninterrupted run; 1 were struck before the first checkpoint, 1 behind"
+    )
+    assert f"| SIGKILL | 2 | {counts} the last update, 1 had a loading process; equal: **NO** |  | `abc` |" in text
+    assert "| disk full | 0 | not tried: mount: no |  | `abc` |" in text
+    assert "| folder gone | 1 | status 2: yes; whole: **NO** | `a/b: gone` | `abc` |" in text
+    assert "Made by `run it` on cpu, seed 3, each row at the commit it names: `k.json`." in text
     assert "`run it` on cpu, seed 3, at `abc`: `f.json`." in text
     assert text.index("Trainings under fault") < text.index("Damaged files") < text.index("Attacks")
 
