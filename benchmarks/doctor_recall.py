@@ -46,17 +46,20 @@ def said(root: Path) -> set[Key]:
 
 
 def judged(before: set[Key], planted: set[Key], after: set[Key]) -> Row:
-    """Counts of one planting; a planted exchange may be told as a note only, and a spoilt file under another kind."""
+    """Counts of one planting; a planted exchange may be told as a note only, and a spoilt file under another kind.
+
+    What is said of an instance on a picture that was spoilt as a whole is about what was planted, too.
+    """
     planted = planted - before
-    places = {key[1:] for key in planted}
+    places, files = {key[1:] for key in planted}, {key[1] for key in planted if not key[2]}
     new = after - before
     notes = {key for key in new if key[0] == "note"}
-    elsewhere = {key for key in new - planted if key[1:] not in places}
+    elsewhere = {key for key in new - planted if key[1:] not in places and key[1] not in files}
     return {
         "planted": len(planted),
         "found": len(planted & new),
         "only_noted": len({key[1:] for key in notes} & ({key[1:] for key in planted - new})),
-        "otherwise_named": len(places & {key[1:] for key in new} - {key[1:] for key in planted & new}),
+        "otherwise_named": len(places & {key[1:] for key in new - notes} - {key[1:] for key in planted & new}),
         "false_alarms": len(elsewhere - notes),
         "false_notes": len(elsewhere & notes),
     }
