@@ -22,9 +22,9 @@ SETS = ("camvid", "coco_mini", "lspet", "openfield")
 # Set and finding -> what the pictures of its cases show.
 LOOKED_AT: dict[str, dict[str, str]] = {
     "lspet": {
-        "swapped_sides": "29 drawn and looked at by one person: in about 22 a pair, or a whole side, is annotated the "
-        "wrong way round or across the body; in the others, among them im00503, im01745, im02439 and im04837, arms are "
-        "crossed or hidden and the annotation may be right",
+        "swapped_sides": "36 drawn and looked at by one person: in about 28 a pair, or a whole side, is annotated the "
+        "wrong way round or across the body; in the others, among them im00503, im01745, im02439, im04837 and im09119, "
+        "arms or legs are crossed or hidden and the annotation may be right",
         "outside_image": "true: the points are beyond the border of the image",
         "missing_sigmas": "true: the file has none",
     },

@@ -268,13 +268,15 @@ def normalize(image: Tensor) -> Tensor:
 def list_images(source: str | Path, suffixes: Sequence[str] = IMAGE_SUFFIXES) -> list[Path]:
     """The pictures that a path, a folder (not its subfolders) or a glob pattern (``**`` for subfolders) names, sorted.
 
+    A named pipe is taken as one picture where it is the path; in folders and under patterns it is passed over.
+
     Raises:
         InputError: nothing is there, or in the folder or under the pattern no file with one of the suffixes.
     """
     path = Path(source)
     if not str(source):
         raise InputError("a source of images is empty: give a file, a folder or a pattern")
-    if path.is_file():
+    if path.is_file() or path.is_fifo():  # a pipe only where it is named itself, as by <(command) of a shell
         return [path]
     if path.is_dir():
         found = sorted(p for p in path.iterdir() if _is_image(p, suffixes))

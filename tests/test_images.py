@@ -6,6 +6,7 @@ import os
 import stat
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import cv2
@@ -253,6 +254,19 @@ def test_normalize_matches_the_definition() -> None:
     torch.testing.assert_close(out, (image / 255 - mean) / std)
     assert out.dtype == torch.float32
     assert out.is_contiguous(memory_format=torch.channels_last)
+
+
+def test_a_pipe_is_a_picture_where_it_is_named_and_none_in_a_folder(tmp_path: Path) -> None:
+    """As of `polarpix predict <(command)`; one that lies among pictures would be waited for without end."""
+    write_image(tmp_path / "a.png", picture())
+    os.mkfifo(tmp_path / "b.png")
+    assert list_images(tmp_path) == list_images(f"{tmp_path}/*.png") == [tmp_path / "a.png"]
+    assert list_images(tmp_path / "b.png") == [tmp_path / "b.png"]
+    data = (tmp_path / "a.png").read_bytes()
+    with ThreadPoolExecutor(1) as pool:
+        written = pool.submit((tmp_path / "b.png").write_bytes, data)
+        np.testing.assert_array_equal(read_image(tmp_path / "b.png"), picture())
+        assert written.result() == len(data)
 
 
 def test_list_images_takes_path_folder_and_pattern(tmp_path: Path) -> None:

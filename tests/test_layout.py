@@ -95,7 +95,6 @@ TESTED_IN = {
     "demo.body": "demo/test_figures",
     "demo.paint": "demo/test_figures",
     "demo.scenery": "demo/test_figures",
-    "doctor.findings": "doctor/test_check",
     "doctor.layout": "doctor/test_check",
     "doctor.tables": "doctor/test_convert",
     "pose.coco_json": "pose/test_coco",

@@ -165,6 +165,25 @@ def silent(file: str, record: Record) -> list[str]:
     return ["### The data doctor on real sets", "", where, "", *grid(head, rows)]
 
 
+def recalled(file: str, record: Record) -> list[str]:
+    """Faults planted in real sets: a record of benchmarks/doctor_recall.py."""
+    rows = []
+    for one in record["rows"]:
+        share = f"{one['found'] / one['planted']:.0%}" if one["planted"] else "–"
+        cells = (one["planted"], one["found"], one["only_noted"] + one["otherwise_named"], one["false_alarms"])
+        draws = f"{one['rate']:.1%}" + (f", {one['draws']} draws" if one["draws"] > 1 else "")
+        rows.append([one["set"], one["fault"], draws, *(f"{cell:,}" for cell in cells), share])
+    sizes = ", ".join(f"{name} {count:,}" for name, count in record["instances"].items())
+    said = (
+        f"Faults planted in copies of real sets (instances: {sizes}); what the doctor says of the untouched set is not "
+        "counted. False alarms are warnings and errors of anything else that the untouched set does not get; they were "
+        "not looked at one by one. A body without a face looks from ahead, all its pairs exchanged, as it does from "
+        f"behind: that cannot be told. {made_by(file, record)}"
+    )
+    head = ["set", "planted", "share", "cases", "found", "told otherwise", "false alarms", "recall"]
+    return ["### What the data doctor finds", "", said, "", *grid(head, rows)]
+
+
 def homeward(file: str, record: Record) -> list[str]:
     """Annotations through other formats and back: a record of benchmarks/round_trips.py."""
     rows = [
@@ -189,6 +208,7 @@ KINDS: Kinds = {
     "serve_load": served,
     "data_check": doctored,
     "doctor_real_sets": silent,
+    "doctor_recall": recalled,
     "round_trips": homeward,
 }
 

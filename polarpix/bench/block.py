@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Sequence
 from functools import cache
@@ -25,6 +26,7 @@ from polarpix.bench.record import (
     write_record,
 )
 from polarpix.bench.timing import Candidate, Run, captured, interleaved, keep_freed_memory, on
+from polarpix.errors import InputError
 from polarpix.report import Section
 
 __all__ = ["bench_block", "measure_blocks"]
@@ -33,6 +35,7 @@ QUADRATIC = ("nl", "da")  # form [B, P, P]
 AFFINITIES = 8  # of them alive at once, at most, in a forward and backward
 LARGEST_AFFINITY = {"cuda": 16 << 30, "cpu": 1 << 30}  # bytes of one, whatever the memory: larger ones take minutes
 RULER_BYTES = 512 << 20
+HELD = 14  # maps alive at once at most: x, dL/dout, the rulers', and up to 11 that a block in bf16 makes
 ROUNDS = 30
 UNITS = {
     "cuda": "3 passes over x forward, 8 forward and backward, at the rate of a 512 MiB copy",
@@ -84,6 +87,22 @@ def too_large(block: Block, x: Tensor) -> str:
         return ""
     tried = f"at most {allowed / 2**30:.2f} are tried here"
     return f"not available: one [B, P, P] tensor has {needed / 2**30:.2f} GiB, {tried}"
+
+
+def check_memory(device: torch.device, dtype: str, shapes: Sequence[Shape]) -> None:
+    """Refuse maps that the system would end the process for, which is no error that could be told.
+
+    Raises:
+        InputError: a shape whose maps do not fit into the memory that is free.
+    """
+    free = free_memory(device)
+    for shape in shapes:
+        held = HELD * math.prod(shape) * DTYPES[dtype].itemsize
+        if held > free:
+            raise InputError(
+                f"shape {','.join(map(str, shape))}: {HELD} maps of it in {dtype} are {held:,} bytes, {free:,} are "
+                f"free on {device}: give a smaller one to --shapes or --sweep"
+            )
 
 
 def prepare(
@@ -168,8 +187,15 @@ def measure_group(
 
 
 def measure_blocks(settings: BlockSettings, keep: Callable[[Record], None] = lambda record: None) -> Record:
-    """Measure everything; ``keep`` gets the record after each group, so that an interruption loses little."""
+    """Measure everything; ``keep`` gets the record after each group, so that an interruption loses little.
+
+    Raises:
+        InputError: a shape that there is no memory for.
+    """
     started = time.perf_counter()
+    swept = [block for block in settings.blocks if block.label in SWEPT] if settings.sweep else []
+    sweep = sweep_shapes(settings.sweep) if settings.sweep and swept else []
+    check_memory(settings.device, settings.dtype, [*settings.shapes, *sweep])
     told = machine(settings.device)
     protocol = {
         "device": str(settings.device),
@@ -185,8 +211,6 @@ def measure_blocks(settings: BlockSettings, keep: Callable[[Record], None] = lam
     }
     tables: dict[str, list[Any]] = {"rows": [], "rulers": [], "means": [], "scaling": [], "scaling_rows": []}
     record = Record("bench block", command_line(), settings.seed, told, protocol, tables)
-    swept = [block for block in settings.blocks if block.label in SWEPT] if settings.sweep else []
-    sweep = sweep_shapes(settings.sweep) if settings.sweep and swept else []
     work = [
         *(
             ("rows", s, m, f, settings.blocks)
@@ -222,7 +246,7 @@ def bench_block(settings: BlockSettings, json: str = "") -> str:
     """Measure, write FILE.json, FILE.md and FILE.png if a file is named, and give the Markdown page.
 
     Raises:
-        InputError: a file name that cannot be a record's.
+        InputError: a file name that cannot be a record's, or a shape that there is no memory for.
     """
     path = record_path(json)
     title, unit = "Attention blocks", UNITS[settings.device.type]

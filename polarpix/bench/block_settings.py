@@ -160,7 +160,7 @@ def block_settings(
     return BlockSettings(
         device=where,
         dtype=choose("dtype", kind if dtype == "auto" else dtype, list(DTYPES))[0],
-        shapes=[parse_shape(s, "shapes") for s in shapes.split()] if shapes else SHAPES[where.type],
+        shapes=[parse_shape(s, "shapes") for s in shapes.split()] if shapes.strip() else SHAPES[where.type],
         modes=modes,
         formats=choose("formats", formats, list(FORMATS)),
         blocks=chosen,

@@ -326,10 +326,12 @@ def kernels(static: bool = False, json: str = "", workers: int = 1) -> int:
         workers: processes that compile. What Triton's cache has is not compiled again.
 
     Raises:
-        InputError: without ``static``.
+        InputError: without ``static``, or with fewer than one worker.
     """
     if not static:
         raise InputError("bench kernels compiles and runs nothing: add --static; 'polarpix bench block' measures")
+    if workers < 1:
+        raise InputError(f"--workers {workers}: give at least 1")
     path = record_path(json)
     started = time.perf_counter()
     told = machine(torch.device("cpu"))

@@ -65,9 +65,12 @@ def choose(key: str, text: str, choices: Sequence[str]) -> list[str]:
     """The words of a comma list, all of ``choices`` for an empty one.
 
     Raises:
-        InputError: a word that is not among the choices, naming them.
+        InputError: a word that is not among the choices, naming them, or commas without a word.
     """
-    words = [word.strip() for word in text.split(",") if word.strip()] or list(choices)
+    words = [word.strip() for word in text.split(",") if word.strip()]
+    if text and not words:
+        raise InputError(f"--{key} {text!r} names nothing: choose among {', '.join(choices)}")
+    words = words or list(choices)
     for word in words:
         if word not in choices:
             raise InputError(f"--{key} names {word!r}: choose among {', '.join(choices)}")

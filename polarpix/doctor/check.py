@@ -16,7 +16,7 @@ from polarpix.doctor.findings import Findings, Shown
 from polarpix.doctor.layout import MaskView, PoseView, look
 from polarpix.doctor.mask_checks import check_masks
 from polarpix.doctor.pose_checks import check_pose, image_files, schemas
-from polarpix.doctor.scan import ImageFacts, scan
+from polarpix.doctor.scan import SPECIAL, ImageFacts, scan
 from polarpix.images import write_bytes
 from polarpix.seg.classes import CITYSCAPES, cityscapes_label_ids
 from polarpix.types import KeypointSchema
@@ -65,7 +65,7 @@ def check(
         if error == "missing":
             found.add("missing_file", file, "no such file")
         elif error:
-            found.add("corrupt", file, error)
+            found.add("special_file" if error in SPECIAL.values() else "corrupt", file, error)
     result = Checkup(str(path), found)
     for split, _ in places:
         result.images[split] = result.images.get(split, 0) + 1

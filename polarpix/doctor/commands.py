@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from polarpix.errors import InputError
+
 __all__ = ["check", "convert", "sigmas", "split"]
 
 
@@ -30,6 +32,8 @@ def check(
     from polarpix.doctor.check import told, write_record
     from polarpix.images import check_place
 
+    if workers < 0:
+        raise InputError(f"--workers {workers}: give at least 1, or 0 for one per core")
     for file in filter(None, (json, html)):
         check_place(file)
     result = look_at(path, format, images, workers or None)

@@ -28,6 +28,7 @@ class Kind:
 KINDS: dict[str, Kind] = {
     "unreadable_table": Kind("error", "annotation file cannot be read", "write the file again as COCO keypoint JSON"),
     "missing_file": Kind("error", "file is named or expected, but is not there", "fetch the file, or remove its entry"),
+    "special_file": Kind("error", "no file, but a pipe, socket or device", "put the file itself in its place"),
     "corrupt": Kind("error", "file is damaged, cut off or no image", "fetch or save the file again"),
     "empty_split": Kind("error", "split holds nothing", "name the right list, folder or file for this split"),
     "nothing_labelled": Kind("error", "split holds no label", "check that the annotations belong to these images"),

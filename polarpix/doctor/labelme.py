@@ -12,6 +12,7 @@ import json
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from polarpix.doctor.scan import special
 from polarpix.doctor.tables import (
     OUTLINES,
     Options,
@@ -53,6 +54,9 @@ def read_labelme(path: Path, options: Options) -> Table:
     files = sorted(path.rglob("*.json")) if path.is_dir() else [path]
     if not files:
         raise InputError(f"{path}: folder holds no JSON files of LabelMe")
+    for file in files if path.is_dir() else []:
+        if what := special(file):
+            raise InputError(f"{file}: is {what}, no file: put the file itself in its place")
     pages = [(file, _page(file)) for file in files]
     schema = options.schema or (load_schema(root / SCHEMA) if (root / SCHEMA).is_file() else None)
     if schema is not None:

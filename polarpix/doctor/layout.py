@@ -10,6 +10,7 @@ from typing import Any
 
 from polarpix.config import PoseRun
 from polarpix.doctor.findings import Findings
+from polarpix.doctor.scan import special
 from polarpix.errors import InputError
 from polarpix.images import IMAGE_SUFFIXES
 from polarpix.pages import load_page
@@ -106,7 +107,9 @@ def _page(path: Path, found: Findings) -> tuple[PoseView | None, MaskView | None
         view = PoseView(schema=load_schema(data.schema) if data.schema else None)
         for split in ("train", "val", "test"):
             file, folder = getattr(data, f"{split}_annotations"), getattr(data, f"{split}_images")
-            if file:
+            if file and (what := special(Path(data.root) / file)):
+                found.add("special_file", Path(data.root) / file, what)
+            elif file:
                 one = _table(Path(data.root) / file, Path(data.root) / (folder or ""), split)
                 view.splits.append(one)
         return view, None
@@ -150,7 +153,7 @@ def images_beside(file: Path, first: str) -> Path | None:
     places = [file.parent / sub for sub in ("images", "", file.stem, last)]
     up = file.parent.parent
     places += [up / sub for sub in (f"images/{file.stem}", f"images/{last}", file.stem, last, "images", "")]
-    return next((one for one in places if first and (one / first).is_file()), None)
+    return next((one for one in places if first and (one / first).exists()), None)
 
 
 def _is_coco(table: Any) -> bool:
@@ -163,6 +166,9 @@ def coco(root: Path, found: Findings) -> PoseView | None:
     view = PoseView()
     for folder in (root, root / "annotations"):
         for file in sorted(folder.glob("*.json")):
+            if what := special(file):
+                found.add("special_file", file, what)
+                continue
             try:
                 table = json.loads(file.read_bytes())
             except (OSError, ValueError) as error:
@@ -222,6 +228,9 @@ def _voc(root: Path, found: Findings, kind: str) -> MaskView | None:
     for file in lists:
         aug = file.stem in ("trainaug", "train_aug")
         name = "train" if aug and kind == "voc_aug" else file.stem
+        if what := special(file):
+            found.add("special_file", file, what)
+            continue
         if file.stem == "trainval" or (file.stem == "train" and kind == "voc_aug"):
             continue  # holds what other lists hold
         folder = root / ("SegmentationClassAug" if aug and kind == "voc_aug" else "SegmentationClass")
@@ -229,7 +238,7 @@ def _voc(root: Path, found: Findings, kind: str) -> MaskView | None:
         pairs: list[tuple[Path, Path | None]] = []
         for stem in stems:
             image, label = root / "JPEGImages" / f"{stem}.jpg", folder / f"{stem}.png"
-            if label.is_file():
+            if label.exists():
                 pairs.append((image, label))
             elif file.stem == "test":
                 pairs.append((image, None))
@@ -251,7 +260,7 @@ def cityscapes(root: Path, found: Findings) -> MaskView | None:
         for image in sorted(split.glob("*/*_leftImg8bit.png")):
             stem = root / "gtFine" / split.name / image.parent.name / image.name.removesuffix("_leftImg8bit.png")
             names = [stem.with_name(f"{stem.name}_gtFine_{kind}.png") for kind in ("labelIds", "labelTrainIds")]
-            label = next((name for name in names if name.is_file()), None)
+            label = next((name for name in names if name.exists()), None)
             if label is None and split.name != "test":
                 found.add("missing_file", names[0], f"no label for {image.name}")
             pairs.append((image, label))

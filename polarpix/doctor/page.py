@@ -9,6 +9,7 @@ import numpy as np
 
 from polarpix.doctor.check import Checkup, share
 from polarpix.doctor.findings import Case, Shown
+from polarpix.doctor.scan import special
 from polarpix.draw import draw_boxes, draw_keypoints
 from polarpix.errors import InputError
 from polarpix.images import read_image
@@ -67,7 +68,7 @@ def _split_section(result: Checkup) -> Section:
 def draw_case(case: Case, skeletons: dict[str, KeypointSchema]) -> UInt8Array | None:
     """The picture of a case [H, W, 3]; None where there is none to draw."""
     shown = case.shown
-    if shown is None:
+    if shown is None or any(special(file) for file in (shown.image, shown.label, shown.other) if file):
         return None
     try:
         image = read_image(shown.image)

@@ -6,6 +6,7 @@ import hashlib
 import io
 import multiprocessing
 import os
+import stat
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
@@ -20,11 +21,17 @@ from tqdm import tqdm
 from polarpix.rgb import exif_orientation, open_pillow, orient
 from polarpix.types import UInt8Array
 
-__all__ = ["COLOURS", "THUMB", "ImageFacts", "LabelFacts", "image_facts", "label_facts", "scan"]
+__all__ = ["COLOURS", "SPECIAL", "THUMB", "ImageFacts", "LabelFacts", "image_facts", "label_facts", "scan", "special"]
 
 THUMB = 32  # side of the grey thumbnail
 POOL_FROM = 400  # files from which processes of their own pay
 COLOURS = 300  # a label of more colours than this is a photograph
+SPECIAL = {
+    stat.S_IFIFO: "a named pipe",
+    stat.S_IFSOCK: "a socket",
+    stat.S_IFCHR: "a device",
+    stat.S_IFBLK: "a device",
+}  # what lies where a file should be and may never end, or never begin
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,8 +64,18 @@ class LabelFacts:
     digest: bytes = b""
 
 
+def special(file: Path) -> str:
+    """What a path leads to that is neither file nor folder, a value of :data:`SPECIAL`; "" of all others."""
+    try:
+        return SPECIAL.get(stat.S_IFMT(file.stat().st_mode), "")
+    except (OSError, ValueError):  # not there, or no name of a file
+        return ""
+
+
 def image_facts(file: Path) -> ImageFacts:
     """Reads one picture; a JPEG at an eighth of its size, which still finds where it is cut off."""
+    if what := special(file):
+        return ImageFacts(file, what)
     try:
         data = file.read_bytes()
         digest = hashlib.blake2b(data, digest_size=16).digest()
@@ -86,6 +103,8 @@ def _eight_bits(picture: Image.Image) -> UInt8Array:
 
 def label_facts(file: Path) -> LabelFacts:
     """Reads one label map as :func:`polarpix.images.read_label` does, but says what is odd instead of refusing it."""
+    if what := special(file):
+        return LabelFacts(file, what)
     try:
         data = file.read_bytes()
         with open_pillow(io.BytesIO(data)) as picture:

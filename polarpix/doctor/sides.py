@@ -29,6 +29,10 @@ HILL = 8  # poses that make a second hill
 CLEAR = 0.02  # share of poses nearer to zero than half the median below which fewer do
 APART = 0.1  # the same share, above which the whole body cannot be judged
 RARE = 0.02  # share of poses with all pairs exchanged up to which it is no matter of view
+SURE = 0.95  # probability above which a pair is said to be exchanged
+SURER = 0.99  # the same of several pairs: crossed legs are more often annotated rightly than one crossed knee
+GAIN = 5.0  # of log-likelihood that exchanges must bring
+BINS = 200
 SOFT = 0.15  # of a pose's spread: below it a measure is as good as zero
 RIDGE = 3.0
 FOLDS = 5
@@ -90,7 +94,7 @@ def find_swaps(points: Array, labelled: npt.NDArray[np.bool_], schema: KeypointS
             continue
         odds = log_odds(measures)  # [n], as annotated over exchanged
         whole = len(pairs) == len(schema.flip_pairs)
-        clear = exchanged(odds, whole)
+        clear = exchanged(odds, len(pairs), whole)
         view = whole and len(pairs) > 1 and float(clear.mean()) > RARE
         for i in np.flatnonzero(clear):
             swap = Swap(int(rows[i]), pairs, float(-odds[i] / np.median(odds)), view)
@@ -137,13 +141,42 @@ class _Poses:
         return np.where(there[rows], values, 0.0), rows
 
 
-def exchanged(odds: Array, whole: bool) -> npt.NDArray[np.bool_]:
-    """Which log-odds [n] tell of an exchange.
+def exchanged(odds: Array, pairs: int, whole: bool) -> npt.NDArray[np.bool_]:
+    """Which log-odds [n] tell of an exchange of so many pairs, which may be all of the body.
 
     Many exchanged poses make a second hill below zero, a valley apart from the first: all beyond the valley are
-    meant. A few lie in the tail: only what is as clearly wrong as the median pose is right is meant. A body seen from
-    behind may look like one with all its pairs exchanged, so for the whole the hills must lie far apart.
+    meant. A few lie in the tail: what is as clearly wrong as the median pose is right is meant, and, of a part of the
+    body, what is wrong more often than such evidence ever is (:func:`probably`). A body seen from behind may look like
+    one with all its pairs exchanged, so for the whole the hills must lie far apart.
     """
+    hill = beyond_valley(odds, whole)
+    return hill if whole else hill | (probably(odds) > (SURE if pairs == 1 else SURER))
+
+
+def probably(odds: Array) -> Array:
+    """Probability [n] of each pose to be exchanged; 0 throughout where the set needs no exchanges to be explained.
+
+    Evidence is as often wrong as a logistic curve of its size says, but for a share r of exchanged poses, for which the
+    curve stands on its head. The curve's slope and r are those under which the signs found are likeliest.
+    """
+    size, wrong = np.abs(odds), odds < 0
+    edges = np.linspace(0, size.max() + 1e-9, BINS + 1)
+    middle = (edges[1:] + edges[:-1]) / 2
+    missed, right = (np.histogram(size[which], edges)[0] for which in (wrong, ~wrong))
+    slopes = np.geomspace(0.25, 4, 33)[:, None, None]
+    shares = np.concatenate([[0], np.geomspace(5e-4, 0.3, 33)])[:, None]
+    sure = 1 / (1 + np.exp(-slopes * middle))  # [S, 1, BINS]
+    error = np.clip((1 - shares) * (1 - sure) + shares * sure, 1e-12, 1)  # [S, R, BINS]
+    likely = (missed * np.log(error) + right * np.log(1 - error)).sum(axis=2)  # [S, R]
+    s, r = np.unravel_index(int(likely.argmax()), likely.shape)
+    if likely[s, r] - likely[:, 0].max() < GAIN:
+        return np.zeros(len(odds))
+    sure, share = 1 / (1 + np.exp(-slopes[s, 0, 0] * size)), shares[r, 0]
+    return np.where(wrong, share * sure / (share * sure + (1 - share) * (1 - sure)), 0.0)
+
+
+def beyond_valley(odds: Array, whole: bool) -> npt.NDArray[np.bool_]:
+    """Which log-odds [n] lie beyond a valley, or are as clearly below zero as the median one is above."""
     median = float(np.median(odds))
     none = np.zeros(len(odds), bool)
     if median <= 0:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from polarpix.doctor.scan import special
 from polarpix.errors import InputError
 from polarpix.images import IMAGE_SUFFIXES, write_bytes
 from polarpix.places import safe_name
@@ -284,6 +285,8 @@ def image_size(path: Path) -> tuple[int, int]:
     Raises:
         InputError: missing, or no image.
     """
+    if what := special(path):
+        raise InputError(f"{path}: is {what}, no file: put the file itself in its place")
     try:
         with open_pillow(path) as picture:
             width, height = picture.size

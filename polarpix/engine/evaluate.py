@@ -21,7 +21,7 @@ from polarpix.findings import SPREAD, Findings, spread
 from polarpix.pose.calibrate import pose_settings
 from polarpix.pose.evaluate import pose_protocol
 from polarpix.pose.page import pose_findings
-from polarpix.pose.task import PoseTask
+from polarpix.pose.task import PoseData, PoseTask
 from polarpix.reliability import coverage_section, score_metrics, score_section
 from polarpix.report import Section
 from polarpix.seg.analysis import Ranking
@@ -29,7 +29,7 @@ from polarpix.seg.page import seg_findings
 from polarpix.seg.submission import Submission
 from polarpix.seg.task import pixel_settings
 from polarpix.sheet import tile
-from polarpix.types import UInt8Array
+from polarpix.types import KeypointSchema, UInt8Array
 
 __all__ = ["Evaluation", "conditions", "evaluate"]
 
@@ -86,6 +86,8 @@ def evaluate(
         raise InputError(f"{artifact.file}: holds a {artifact.task} network, the page is for {run.task}: use its own")
     started = time.perf_counter()
     data = build_data(run)
+    if isinstance(data, PoseData):
+        data.known = known_skeleton(artifact, data.run, split)
     dataset: Any = data.dataset(split)
     own = dataset.schema if isinstance(run, PoseRun) else dataset.classes
     if own.names != artifact.labels.names:
@@ -125,6 +127,22 @@ def evaluate(
             result["keypoints"][2::3] = artifact.calibration.probability(np.array(heights)).tolist()
     kept = task.calibration, task.score_counts(dataset)
     return Evaluation(run.task, split, metrics, protocol, found, results, picture, more, *kept)
+
+
+def known_skeleton(artifact: Artifact, run: PoseRun, split: str) -> KeypointSchema | None:
+    """The skeleton inside the weights, where the page is theirs and its schema file is not here; else null.
+
+    Raises:
+        InputError: the annotations that the page in the weights names are not here.
+    """
+    own, here = artifact.run.get("data", {}), run.data
+    name = f"{split}_annotations"
+    file = getattr(here, name)
+    if file and file == own.get(name) and not (Path(here.root) / file).exists():
+        give = f"add --data.{name} FILE and --data.{split}_images FOLDER of yours, or --config PAGE"
+        raise InputError(f"{artifact.file}: its page evaluates on {Path(here.root) / file}, which is not here: {give}")
+    theirs = here.schema and here.schema == own.get("schema") and not Path(here.schema).exists()
+    return artifact.labels if theirs and isinstance(artifact.labels, KeypointSchema) else None
 
 
 def trust(

@@ -22,8 +22,16 @@ from polarpix.types import FloatArray, KeypointSchema
 __all__ = ["evaluate_pose", "metric_names", "open_split", "pose_protocol"]
 
 
-def open_split(data: PoseDataConfig, evaluation: PoseEvalConfig, split: str) -> CocoKeypoints:
+def open_split(
+    data: PoseDataConfig, evaluation: PoseEvalConfig, split: str, known: KeypointSchema | None = None
+) -> CocoKeypoints:
     """The "train", "val" or "test" split of a page; the last two with the boxes of the protocol.
+
+    Args:
+        data: the page's files.
+        evaluation: the page's protocol.
+        split: which.
+        known: the skeleton where it need not be read from ``data.schema``.
 
     Raises:
         InputError: the page names no such split, or its files are not as they should be.
@@ -42,7 +50,7 @@ def open_split(data: PoseDataConfig, evaluation: PoseEvalConfig, split: str) -> 
     return CocoKeypoints(
         root / annotations,
         root / images,
-        schema=load_schema(data.schema) if data.schema else None,
+        schema=known or (load_schema(data.schema) if data.schema else None),
         boxes=evaluation.boxes if detected else None,
         names_from=root / data.train_annotations if split == "test" else None,
         box_threshold=evaluation.box_threshold if detected else 0.0,

@@ -89,6 +89,7 @@ class PoseData(pl.LightningDataModule):
         super().__init__()
         self.run = run
         self.datasets: dict[str, CocoKeypoints] = {}
+        self.known: KeypointSchema | None = None  # in place of the file that the page names
         self.start = 0  # batches of its first epoch that a resumed training has had
 
     def dataset(self, split: str) -> CocoKeypoints:
@@ -99,7 +100,7 @@ class PoseData(pl.LightningDataModule):
                 those of a split opened before.
         """
         if split not in self.datasets:
-            found = open_split(self.run.data, self.run.eval, split)
+            found = open_split(self.run.data, self.run.eval, split, self.known)
             for other in self.datasets.values():
                 if other.schema.names != found.schema.names:
                     raise InputError(

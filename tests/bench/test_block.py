@@ -16,6 +16,7 @@ from polarpix.bench.block_page import BlockRow
 from polarpix.bench.block_settings import Block, BlockSettings, block_settings
 from polarpix.bench.record import Record
 from polarpix.bench.timing import Candidate, Run
+from polarpix.errors import InputError
 
 BLOCKS = "none,psa_p:reference,psa_p:collapsed,se,nl"
 
@@ -153,6 +154,19 @@ def test_maps_too_large_for_all_pairs_of_pixels_are_left_out(monkeypatch: pytest
     monkeypatch.setattr(module, "free_memory", lambda device: 1 << 40)
     monkeypatch.setitem(module.LARGEST_AFFINITY, "cpu", 1000)
     assert [r.block for r in measure_blocks(settings).tables["rows"] if r.notes] == ["nl", "da", "nl", "da"]
+
+
+def test_maps_that_the_memory_does_not_hold_are_refused_before_any_is_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The system would end the process, with status 137 and no word."""
+    settings = block_settings("cpu", dtype="bf16", shapes="1,4,4,4 512,2048,1024,1024", sweep="none", blocks="se")
+    monkeypatch.setattr(module, "free_memory", lambda device: 8 << 30)
+    monkeypatch.setattr(torch, "randn", None)
+    words = "shape 512,2048,1024,1024: 14 maps of it in bf16 are 30,786,325,577,728 bytes, 8,589,934,592 are free"
+    with pytest.raises(InputError, match=words):
+        measure_blocks(settings)
+    swept = block_settings("cpu", shapes="1,4,4,4", sweep="64,256,256,256", blocks="se")
+    with pytest.raises(InputError, match=r"shape 64,256,256,256: .* give a smaller one to --shapes or --sweep"):
+        measure_blocks(swept)
 
 
 def test_the_limit_counts_passes_at_the_rate_of_a_copy() -> None:

@@ -58,6 +58,7 @@ def test_options() -> None:
         ({"sweep": "1"}, "--sweep holds '1'"),
         ({"blocks": "psa"}, "--blocks names 'psa': choose among none, psa_p:reference"),
         ({"blocks": "se", "compiled": "psa_p:reference"}, "--compile names 'psa_p:reference': choose among se"),
+        ({"blocks": ","}, "--blocks ',' names nothing: choose among none, psa_p:reference"),
         ({"mode": "bwd"}, "--mode names 'bwd'"),
         ({"dtype": "fp64"}, "--dtype names 'fp64': choose among fp32, bf16, fp16"),
         ({"formats": "nhwc"}, "--formats names 'nhwc'"),

@@ -134,3 +134,5 @@ def test_widths_are_read_from_the_lines_of_the_tiles():
 def test_without_static_there_is_nothing_to_do():
     with pytest.raises(InputError, match="add --static"):
         kernels.kernels()
+    with pytest.raises(InputError, match="--workers -1: give at least 1"):
+        kernels.kernels(static=True, workers=-1)

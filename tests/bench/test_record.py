@@ -37,6 +37,8 @@ def test_choices() -> None:
     assert choose("mode", "b, a,b", ["a", "b"]) == ["b", "a"]
     with pytest.raises(InputError, match="--mode names 'c': choose among a, b"):
         choose("mode", "a,c", ["a", "b"])
+    with pytest.raises(InputError, match="--mode ', ' names nothing: choose among a, b"):
+        choose("mode", ", ", ["a", "b"])
 
 
 def test_where_a_record_goes(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,9 +15,18 @@ import pytest
 from hypothesis import strategies as st
 
 from polarpix.images import write_image, write_label
-from polarpix.seg.classes import voc_palette
+from polarpix.seg.classes import cityscapes_label_ids, voc_palette
 
 NAMES = ["snout", "left_ear", "right_ear", "tail"]
+MORE = [*NAMES, "left_paw", "right_paw"]
+PLACES = {  # pixels ahead and to the left
+    "snout": (10, 0),
+    "left_ear": (6, 4),
+    "right_ear": (6, -4),
+    "tail": (-12, 0),
+    "left_paw": (-5, 5),
+    "right_paw": (-5, -5),
+}
 H, W = 48, 64
 
 
@@ -26,13 +36,13 @@ def texture(seed: int, size: tuple[int, int] = (H, W)) -> npt.NDArray[np.uint8]:
     return np.clip(cv2.resize(noise, size[::-1], interpolation=cv2.INTER_CUBIC), 0, 255).astype(np.uint8)
 
 
-def mouse(rng: np.random.Generator) -> list[float]:
+def mouse(rng: np.random.Generator, names: Sequence[str]) -> list[float]:
     """Keypoints of a mouse seen from above, in any direction, all labelled."""
     angle, centre = rng.uniform(0, 2 * np.pi), rng.uniform([20, 18], [W - 20, H - 18])
     ahead = np.array([np.cos(angle), np.sin(angle)])
     left = np.array([ahead[1], -ahead[0]])  # y points down
-    places = [10 * ahead, 6 * ahead + 4 * left, 6 * ahead - 4 * left, -12 * ahead]
-    points = centre + places + rng.normal(0, 0.4, (4, 2))
+    places = [PLACES[name][0] * ahead + PLACES[name][1] * left for name in names]
+    points = centre + places + rng.normal(0, 0.4, (len(names), 2))
     return [float(value) for x, y in points for value in (round(x, 3), round(y, 3), 2)]
 
 
@@ -55,8 +65,18 @@ class PoseSet:
 @pytest.fixture
 def pose_set(tmp_path: Path) -> PoseSet:
     """40 mice on 8 pictures for training, 4 on 4 for validation."""
+    return mice(tmp_path / "mice", NAMES)
+
+
+@pytest.fixture
+def paired_set(tmp_path: Path) -> PoseSet:
+    """The same with two pairs of keypoints."""
+    return mice(tmp_path / "mice_with_paws", MORE)
+
+
+def mice(root: Path, names: list[str]) -> PoseSet:
+    """Mice with these keypoints on disk."""
     rng = np.random.default_rng(0)
-    root = tmp_path / "mice"
     (root / "annotations").mkdir(parents=True)
     tables = {}
     for first, (split, pictures, each) in enumerate((("train", 8, 5), ("val", 4, 1))):
@@ -66,9 +86,11 @@ def pose_set(tmp_path: Path) -> PoseSet:
             write_image(root / "images" / split / name, texture(100 * first + i))
             images.append({"id": i + 1, "file_name": name, "width": W, "height": H})
             for _ in range(each):
-                note = {"id": len(notes) + 1, "image_id": i + 1, "category_id": 1, "iscrowd": 0, "num_keypoints": 4}
-                notes.append(note | {"bbox": [5, 4, 50, 40], "area": 900.0, "keypoints": mouse(rng)})
-        category = {"id": 1, "name": "mouse", "keypoints": NAMES, "skeleton": [[1, 2], [1, 3]], "sigmas": [0.05] * 4}
+                note = {"id": len(notes) + 1, "image_id": i + 1, "category_id": 1, "iscrowd": 0}
+                note |= {"num_keypoints": len(names)}
+                notes.append(note | {"bbox": [5, 4, 50, 40], "area": 900.0, "keypoints": mouse(rng, names)})
+        category = {"id": 1, "name": "mouse", "keypoints": names, "skeleton": [[1, 2], [1, 3]]}
+        category["sigmas"] = [0.05] * len(names)
         tables[split] = {"images": images, "annotations": notes, "categories": [category]}
     found = PoseSet(root, tables)
     found.save()
@@ -88,6 +110,68 @@ def mask_set(tmp_path: Path) -> Path:
             label[10:30, i : i + 20] = 2 if i % 2 else 3
             label[-3:, :] = 255
             write_label(root / "labels" / split / f"{i:02d}.png", label, voc_palette(256))
+    return root
+
+
+@pytest.fixture
+def named_masks(mask_set: Path) -> Path:
+    """A page that names the four classes of the plain folders beside it."""
+    page = mask_set / "page.yaml"
+    data = f"format: folder\n  root: {mask_set}\n  classes: [ground, sky, cat, dog]"
+    page.write_text(f"task: seg\nname: named\ndata:\n  {data}\n")
+    return page
+
+
+def pictures(count: int, folder: Path, name: str, start: int = 0) -> None:
+    for i in range(count):
+        write_image(folder / name.format(i), texture(1000 + start + i))
+
+
+@pytest.fixture
+def city(tmp_path: Path) -> Path:
+    """A set of Cityscapes with labels of all 19 classes, as label ids."""
+    tmp_path /= "city"
+    for order, split in enumerate(("train", "val")):
+        folder = tmp_path / "leftImg8bit" / split / "bonn"
+        pictures(3, folder, "bonn_{}_leftImg8bit.png", 50 * order)
+        for i in range(3):
+            label = cityscapes_label_ids(np.arange(48 * 64).reshape(48, 64).astype(np.int64) // 150 % 19)
+            write_label(tmp_path / "gtFine" / split / "bonn" / f"bonn_{i}_gtFine_labelIds.png", label)
+    return tmp_path
+
+
+@pytest.fixture
+def voc(tmp_path: Path) -> Path:
+    """A set of VOC with object masks beside the class masks, every class in every split."""
+    tmp_path /= "voc"
+    root = tmp_path / "VOCdevkit" / "VOC2012"
+    pictures(20, root / "JPEGImages", "im{}.jpg")
+    rng = np.random.default_rng(0)
+    for i in range(20):
+        label, number = np.zeros((48, 64), np.uint8), np.zeros((48, 64), np.uint8)
+        for n in range(1 + i % 4):
+            where = np.s_[5:40, 16 * n : 16 * n + 12]
+            label[where], number[where] = rng.integers(1, 21), n + 1
+        label[0, :21] = np.arange(21) if i in (0, 12) else 0
+        label[-2:] = number[-2:] = 255
+        write_label(root / "SegmentationClass" / f"im{i}.png", label, voc_palette(256))
+        write_label(root / "SegmentationObject" / f"im{i}.png", number, voc_palette(256))
+    lists = root / "ImageSets" / "Segmentation"
+    lists.mkdir(parents=True)
+    (lists / "train.txt").write_text("\n".join(f"im{i}" for i in range(12)))
+    (lists / "val.txt").write_text("\n".join(f"im{i}" for i in range(12, 20)))
+    return tmp_path
+
+
+@pytest.fixture
+def camvid(tmp_path: Path) -> Path:
+    """A set of CamVid with labels of all 11 classes and void."""
+    root = tmp_path / "camvid"
+    for order, split in enumerate(("train", "val")):
+        pictures(3, root / split, "{}.png", 50 * order)
+        for i in range(3):
+            label = (np.arange(48 * 64).reshape(48, 64) // 250 % 12).astype(np.uint8)
+            write_label(root / f"{split}annot" / f"{i}.png", label)
     return root
 
 

@@ -25,6 +25,8 @@ def test_the_status_says_clean_or_not(pose_set: Any, tmp_path: Path, capsys: pyt
     assert "zero" in files[1].read_text()
     with pytest.raises(InputError, match="no such page"):
         run(["data", "check", str(tmp_path / "none")])
+    with pytest.raises(InputError, match="--workers -1: give at least 1"):
+        run(["data", "check", str(pose_set.root), "--workers", "-1"])
     with pytest.raises(InputError, match="is a folder"):
         run(["data", "check", str(pose_set.root), "--json", str(tmp_path)])
 

@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -12,7 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from polarpix.doctor.convert import READERS, WRITERS, convert
-from polarpix.doctor.tables import AREA, Options, annotation, place_image, safe_name
+from polarpix.doctor.tables import AREA, Options, annotation, image_size, place_image, safe_name
 from polarpix.errors import InputError
 
 Table = dict[str, Any]
@@ -198,3 +199,9 @@ def test_masks_of_another_size_than_the_table_says_are_not_drawn(tmp_path: Path,
     (tmp_path / "a.json").write_text(json.dumps(table))
     with pytest.raises(InputError, match=r"is \d+x\d+, the table says otherwise: mend width and height"):
         convert(tmp_path / "a.json", tmp_path / "out", "coco", "masks", Options(blanks))
+
+
+def test_a_pipe_in_place_of_an_image_is_named(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "a.png")
+    with pytest.raises(InputError, match=r"a\.png: is a named pipe"):
+        image_size(tmp_path / "a.png")

@@ -1,6 +1,7 @@
 """LabelMe's files as LabelMe writes them, and what is refused."""
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -121,3 +122,9 @@ def test_an_empty_folder_and_images_of_one_stem(tmp_path: Path) -> None:
     (tmp_path / "a.json").write_text(json.dumps(table))
     with pytest.raises(InputError, match="belongs to"):
         convert(tmp_path / "a.json", tmp_path / "out", "coco", "labelme", Options())
+
+
+def test_a_pipe_among_the_files_is_named(folder: Path) -> None:
+    os.mkfifo(folder / "more.json")
+    with pytest.raises(InputError, match=r"more\.json: is a named pipe"):
+        read(folder)

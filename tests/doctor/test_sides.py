@@ -6,7 +6,7 @@ import pytest
 
 from polarpix.demo.body import random_figure
 from polarpix.demo.figures import FIGURE_SCHEMA
-from polarpix.doctor.sides import find_swaps, hypotheses
+from polarpix.doctor.sides import beyond_valley, exchanged, find_swaps, hypotheses
 from polarpix.types import KeypointSchema
 
 MOUSE = KeypointSchema(("snout", "left", "right", "tail"), ((1, 2),), (), (0.05,) * 4, "test")
@@ -97,3 +97,17 @@ def test_hypotheses_follow_the_skeleton() -> None:
     names = {tuple(FIGURE_SCHEMA.names[FIGURE_SCHEMA.flip_pairs[i][0]] for i in pairs) for pairs in found}
     assert ("left_elbow", "left_wrist") in names
     assert ("left_hip", "left_knee", "left_ankle") in names
+
+
+@pytest.mark.parametrize(("share", "found"), [(0.0, 0.0), (0.02, 0.4), (0.1, 0.6)])
+def test_a_few_exchanged_among_many_unsure_are_told_by_how_often_evidence_is_wrong(share: float, found: float) -> None:
+    """Evidence as wrong as its size says, half of it weak, and no valley: the exchanged ones add to the tail."""
+    rng = np.random.default_rng(3)
+    size = np.abs(rng.normal(0, 8, 6000))
+    right = rng.uniform(size=6000) < 1 / (1 + np.exp(-size))
+    planted = rng.uniform(size=6000) < share
+    odds = np.where(right ^ planted, size, -size)
+    told = exchanged(odds, pairs=1, whole=False)
+    assert (told & planted).sum() >= found * planted.sum()
+    assert (told & ~planted).sum() <= 0.1 * told.sum()
+    assert not beyond_valley(odds, False).any()

@@ -5,6 +5,7 @@ import json
 import multiprocessing
 import os
 import socket
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -89,6 +90,23 @@ def test_what_cannot_be_evaluated(pose_folder: Path, seg_folder: Path) -> None:
         evaluate(artifact, run, "train")
     with pytest.raises(InputError, match="holds a seg network, the page is for pose"):
         evaluate(load_artifact(seg_folder), run, "val")
+
+
+def test_weights_know_their_skeleton_and_say_which_files_to_give(
+    pose_folder: Path, figures: Path, tmp_path: Path
+) -> None:
+    """Outside the folder that a network was trained in neither its schema file nor its data are there."""
+    artifact = load_artifact(pose_folder)
+    there = {"schema": "gone/schema.yaml"}
+    moved = replace(artifact, run=artifact.run | {"data": artifact.run["data"] | there})
+    assert evaluate(moved, artifact_run(moved), "val", pictures=1).protocol["sigmas"] == list(artifact.labels.sigmas)
+    with pytest.raises(InputError, match=r"other\.yaml: cannot read the keypoint schema"):
+        evaluate(moved, artifact_run(moved, ["--data.schema=other.yaml"]), "val")
+    moved = replace(artifact, run=artifact.run | {"data": artifact.run["data"] | there | {"root": str(tmp_path)}})
+    with pytest.raises(InputError, match=r"val\.json, which is not here: add --data\.val_annotations FILE"):
+        evaluate(moved, artifact_run(moved), "val")
+    files = [f"--data.val_annotations={figures}/annotations/val.json", f"--data.val_images={figures}/images/val"]
+    assert evaluate(moved, artifact_run(moved, files), "val", pictures=1).protocol["instances"]
 
 
 def free_port() -> int:

@@ -76,3 +76,21 @@ def test_conversions_have_a_row_for_every_format() -> None:
     text = tables({"r.json": record})
     assert "| yolo | 9 | 8 | 7 | 0.25 px |" in text
     assert "| dlc | 9 | 8 | 7 | 0 px, the same bytes |" in text
+
+
+def test_what_the_doctor_found_of_what_was_planted() -> None:
+    counts = {"planted": 190, "found": 67, "only_noted": 2, "otherwise_named": 1, "false_alarms": 7, "false_notes": 0}
+    row = {"set": "lspet", "fault": "one pair exchanged", "rate": 0.02, "draws": 1}
+    nothing = row | {"set": "a", "rate": 0.005, "draws": 4} | dict.fromkeys(counts, 0)
+    record = {
+        "name": "doctor_recall",
+        "command": "run it",
+        "seed": 3,
+        "conditions": {"device": "cpu", "commit": "abc"},
+        "instances": {"lspet": 9500},
+        "rows": [row | counts, nothing],
+    }
+    text = tables({"r.json": record})
+    assert "| lspet | one pair exchanged | 2.0% | 190 | 67 | 3 | 7 | 35% |" in text
+    assert "| a | one pair exchanged | 0.5%, 4 draws | 0 | 0 | 0 | 0 | – |" in text
+    assert "lspet 9,500" in text
