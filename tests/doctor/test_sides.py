@@ -73,6 +73,43 @@ def test_exchanged_limbs_of_people_are_found(people: Points, pairs: tuple[int, .
     assert len(found) - len(hits) <= 0.03 * len(points)
 
 
+def people_with_eyes(count: int) -> tuple[Points, npt.NDArray[np.bool_]]:
+    """Bodies seen from ahead or from behind, [N, 14 + 2, 2], with eyes in some that are seen from ahead."""
+    rng = np.random.default_rng(3)
+    bodies = np.stack([random_figure(rng, (96.0, 96.0), 150.0, reach=180.0).joints for _ in range(count)]).astype(float)
+    names = FIGURE_SCHEMA.names
+    top, neck = bodies[:, names.index("head_top")], bodies[:, names.index("neck")]
+    up = (top - neck) / np.linalg.norm(top - neck, axis=1)[:, None]
+    right_of_image = np.stack([-up[:, 1], up[:, 0]], axis=1)
+    ahead = rng.random(count) < 0.7
+    mirrored = bodies.copy()
+    for a, b in FIGURE_SCHEMA.flip_pairs:
+        mirrored[:, [a, b]] = bodies[:, [b, a]]
+    shoulders = bodies[:, names.index("left_shoulder")] - bodies[:, names.index("right_shoulder")]
+    from_ahead = (shoulders * right_of_image).sum(axis=1) > 0
+    bodies[ahead != from_ahead] = mirrored[ahead != from_ahead]
+    middle = (top + neck) / 2
+    eyes = np.stack([middle + 4 * right_of_image, middle - 4 * right_of_image], axis=1) + rng.normal(
+        0, 0.7, (count, 2, 2)
+    )
+    labelled = np.ones((count, len(names) + 2), bool)
+    labelled[:, -2:] = (ahead & (rng.random(count) < 0.6))[:, None]
+    return np.concatenate([bodies, eyes], axis=1), labelled
+
+
+def test_a_face_tells_of_a_whole_body_that_is_exchanged() -> None:
+    count = len(FIGURE_SCHEMA.names)
+    pairs = (*FIGURE_SCHEMA.flip_pairs, (count, count + 1))
+    schema = KeypointSchema((*FIGURE_SCHEMA.names, "left_eye", "right_eye"), pairs, (), (0.05,) * (count + 2), "test")
+    points, labelled = people_with_eyes(300)
+    assert not [swap for swap in find_swaps(points, labelled, schema) if len(swap.pairs) == len(pairs)]
+    rows = np.flatnonzero(labelled[:, -1])[:60:30].tolist()
+    planted = swapped(points, schema, rows, tuple(range(len(pairs))))
+    found = [swap for swap in find_swaps(planted, labelled, schema) if len(swap.pairs) == len(pairs)]
+    assert {swap.index for swap in found} == {*rows}
+    assert not any(swap.view for swap in found)
+
+
 def test_unlabelled_points_are_never_used() -> None:
     points = mice(60)
     labelled = everywhere(points)
