@@ -178,7 +178,8 @@ def recalled(file: str, record: Record) -> list[str]:
         f"Faults planted in copies of real sets (instances: {sizes}); what the doctor says of the untouched set is not "
         "counted. False alarms are warnings and errors of anything else that the untouched set does not get; they were "
         "not looked at one by one. A body without a face looks from ahead, all its pairs exchanged, as it does from "
-        f"behind: that cannot be told. {made_by(file, record)}"
+        "behind: that cannot be told. One with a face is told where enough poses have both eyes labelled (60); where "
+        f"many are, by a note, which counts as told otherwise. {made_by(file, record)}"
     )
     head = ["set", "planted", "share", "cases", "found", "told otherwise", "false alarms", "recall"]
     return ["### What the data doctor finds", "", said, "", *grid(head, rows)]

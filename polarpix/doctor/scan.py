@@ -82,16 +82,18 @@ def image_facts(file: Path) -> ImageFacts:
         with open_pillow(io.BytesIO(data)) as picture:
             stored = (picture.height, picture.width)
             orientation = exif_orientation(picture)
-            picture.draft("L", (2 * THUMB, 2 * THUMB))
-            grey = np.asarray(picture.convert("L") if not picture.mode.startswith(("I", "F")) else _eight_bits(picture))
+            # a JPEG's blocks may reach beyond its edge: "inside" is where the picture itself ends, in parts of a pixel
+            _, inside = picture.draft("L", (2 * THUMB, 2 * THUMB)) or ("", None)
+            deep = picture.mode.startswith(("I", "F"))
+            grey = Image.fromarray(_eight_bits(picture)) if deep else picture.convert("L")
+            small = np.asarray(grey.resize((THUMB, THUMB), Image.Resampling.BILINEAR, inside))
     except FileNotFoundError:
         return ImageFacts(file, "missing")
     except UnidentifiedImageError:
         return ImageFacts(file, "not an image, or cut off at its start")
     except Exception as error:  # of any class that Pillow's readers have
         return ImageFacts(file, " ".join(str(error).split())[:200] or type(error).__name__)
-    small = cv2.resize(orient(grey, orientation), (THUMB, THUMB), interpolation=cv2.INTER_AREA)
-    return ImageFacts(file, "", stored, orientation, digest, np.asarray(small, np.uint8))
+    return ImageFacts(file, "", stored, orientation, digest, np.ascontiguousarray(orient(small, orientation)))
 
 
 def _eight_bits(picture: Image.Image) -> UInt8Array:

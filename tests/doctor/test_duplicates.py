@@ -39,6 +39,17 @@ def test_a_changed_copy_is_near(change: str, tmp_path: Path) -> None:
     assert not exact_pairs([*images, copy])
 
 
+@pytest.mark.parametrize(
+    ("size", "smaller"), [((331, 500), (225, 340)), ((150, 97), (105, 68)), ((517, 389), (621, 467))]
+)
+def test_a_jpeg_scaled_by_any_factor_is_near(size: tuple[int, int], smaller: tuple[int, int], tmp_path: Path) -> None:
+    """A JPEG is read at a part of its size, whose last blocks reach beyond the picture."""
+    sharp = np.random.default_rng(5).uniform(0, 255, (40, 40, 3)).astype(np.float32)
+    picture = np.clip(cv2.resize(sharp, size[::-1], interpolation=cv2.INTER_CUBIC), 0, 255).astype(np.uint8)
+    copy = cv2.resize(picture, smaller[::-1], interpolation=cv2.INTER_AREA)
+    assert near_pairs([facts(tmp_path, "one.jpg", picture), facts(tmp_path, "copy.jpg", copy)], [0, 1])
+
+
 def test_the_same_file_is_exact_and_not_near(tmp_path: Path) -> None:
     images = [facts(tmp_path, f"{i}.png", scene(i % 2)) for i in range(4)]
     assert [(pair.first, pair.second) for pair in exact_pairs(images)] == [(0, 2), (1, 3)]
