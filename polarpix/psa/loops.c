@@ -345,7 +345,8 @@ INLINE void updated(elem *out, int64_t R, int64_t n, ptrdiff_t step, const float
     for (int64_t j = 0; j < R; j++) {
         elem *o = out + j * step;
         const float aj = a ? a[j] : 0.0f, vj = a ? v[j] : 0.0f, fj = f ? f[j] : 0.0f;
-        SIMD for (int64_t i = 0; i < n; i++)
+        const int64_t done = PAIRED ? pair_updated(o, n, aj, a ? b : NULL, vj, w, fj, h) : 0;
+        SIMD for (int64_t i = done; i < n; i++)
             o[i] = down(up(o[i]) + (a ? aj * b[i] + vj * w[i] : 0.0f) + (h ? fj + h[i] : fj));
     }
 }

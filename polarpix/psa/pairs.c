@@ -159,6 +159,14 @@ INLINE void pair_gated(const elem *x, elem *out, int64_t n, float f, const float
         give(out + k, GATED(k));
     }
 }
+/* A row of updated() in loops.c; gives how many numbers it has done, all but the last few. */
+INLINE int64_t pair_updated(elem *out, int64_t n, float a, const float *b, float v, const float *w, float f, const float *h) {
+    int64_t i = 0;
+#define UPDATED(i) (take(out + (i)) + (b ? a * get(b + (i)) + v * get(w + (i)) : (vec){0}) + (h ? f + get(h + (i)) : f + (vec){0}))
+    for (; i + TWICE <= n; i += TWICE) give_two(out + i, UPDATED(i), UPDATED(i + LANES));
+    for (; i + LANES <= n; i += LANES) give(out + i, UPDATED(i));
+    return i;
+}
 #else
 #define PAIRED 0
 #define in_pairs(C) 0
@@ -166,4 +174,5 @@ INLINE void pair_gated(const elem *x, elem *out, int64_t n, float f, const float
 int64_t pair_sums(const elem *x, int64_t R, int64_t C, const float *w, float *out);
 void pair_adds(const elem *x, const elem *d, int64_t R, int64_t C, const float *a, const float *b, int second, float *s, float *q);
 void pair_gated(const elem *x, elem *out, int64_t n, float f, const float *h, int add, float v, const float *e);
+int64_t pair_updated(elem *out, int64_t n, float a, const float *b, float v, const float *w, float f, const float *h);
 #endif
