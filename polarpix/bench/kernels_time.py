@@ -134,7 +134,7 @@ def fetched(job: Job, tiles: int, beside: int) -> float:
         kept = plan.C * max(SECTOR, plan.BP * itemsize) * (1 + job.step.backward) * beside <= job.card.shared
         pixels = min(plan.P, tiles * plan.BP if kept else plan.BP)
         together, start = pixels * itemsize, math.gcd(plan.P, plan.BP) * itemsize
-    return sectors(together, start) * SECTOR / together
+    return float(sectors(together, start) * SECTOR / together)
 
 
 def launch_times(job: Job, loops: Sequence[Loop], samples: int) -> dict[str, float]:
