@@ -1,6 +1,7 @@
 """What a chain of kernels should take on a card that is not here: predicted from published rates, never measured.
 
-Each launch takes the longest of four things, as if they overlapped perfectly:
+Each launch takes the longest of four things, as if they overlapped perfectly and all multiprocessors had as much to do,
+but for a map of fewer programs than these:
 
 - bytes: those of its passes over the map, at the peak rate of the card's memory;
 - sectors: pieces of 32 bytes that a program's tiles touch, at 5,120 bytes a clock between the second-level cache and
@@ -142,8 +143,9 @@ def launch_times(job: Job, loops: Sequence[Loop], samples: int) -> dict[str, flo
     plan, card, itemsize = job.plan, job.card, ITEMSIZE[job.dtype]
     programs, tiles = samples * (1 if plan.small else plan.splits), plan.tiles
     if job.step.name == "logits":
-        programs, tiles = samples * (plan.parts + 1), plan.part_tiles
-    busiest = math.ceil(programs / card.multiprocessors) * tiles * job.threads // 32  # warps, each with a tile
+        programs, tiles = samples * plan.parts, plan.part_tiles
+    evenly = samples * math.ceil(plan.P / plan.BP) / card.multiprocessors
+    busiest = max(tiles, evenly) * (job.threads // 32)  # times a warp goes through the loops, on each multiprocessor
     moved = (reads(job.step, job.form) + job.step.writes) * samples * plan.C * plan.P * itemsize
     clocks = {
         "sectors": moved * fetched(job, tiles, min(2, math.ceil(programs / card.multiprocessors))) / L2_BYTES,

@@ -57,7 +57,7 @@ def test_odd_maps_keep_up_with_their_neighbours(rows):
     for odd, even in ODD:
         for kind in kinds:
             for card, ratio in ratios(rows[odd, kind], rows[even, kind]).items():
-                most = 1.1 if kind[1] == "channels_last" else 2.0 if odd[1] <= 1024 else 4.0
+                most = 1.1 if kind[1] == "channels_last" else 2.0 if odd[1] <= 1024 else 5.0
                 assert ratio <= most, f"{odd} {kind} {card}: {ratio:.2f}"
 
 
@@ -74,13 +74,14 @@ def test_time_of_the_bytes():
 
 
 def test_narrow_accesses_and_more_instructions_take_longer():
-    """A launch of 768 programs: the busiest of 132 multiprocessors has six, of one tile by eight warps."""
+    """A launch of 768 programs, one tile of eight warps each, on 132 multiprocessors; or fewer programs than these."""
     scale = job("scale")
     assert (scale.plan.splits, scale.plan.tiles, scale.threads) == (24, 1, 256)
     found = launch_times(scale, [Loop(400, (16,) * 4)], 32)
-    assert found["instructions"] == pytest.approx(6 * 8 * 400 / 4 / 1755)
-    assert found["accesses"] == pytest.approx(6 * 8 * 4 * 4 / 1755)  # 512 bytes of a warp: four clocks
-    assert launch_times(scale, [Loop(400, (2,) * 32)], 32)["accesses"] == pytest.approx(6 * 8 * 32 / 1755)
+    assert found["instructions"] == pytest.approx(768 / 132 * 8 * 400 / 4 / 1755)
+    assert found["accesses"] == pytest.approx(768 / 132 * 8 * 4 * 4 / 1755)  # 512 bytes of a warp: four clocks
+    assert launch_times(scale, [Loop(400, (2,) * 32)], 32)["accesses"] == pytest.approx(768 / 132 * 8 * 32 / 1755)
+    assert launch_times(scale, [Loop(400, (16,) * 4)], 1)["instructions"] == pytest.approx(8 * 400 / 4 / 1755)
 
 
 def test_sectors_of_rows_that_begin_anywhere():
