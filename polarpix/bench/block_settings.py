@@ -26,6 +26,7 @@ __all__ = [
     "BlockSettings",
     "block_settings",
     "parse_blocks",
+    "parse_shapes",
     "sweep_shapes",
 ]
 
@@ -120,6 +121,15 @@ def parse_shape(text: str, option: str) -> Shape:
     return b, c, h, w
 
 
+def parse_shapes(text: str, option: str) -> list[Shape]:
+    """ "4,64,64,48 1,48,17,13" -> each once.
+
+    Raises:
+        InputError: one that is not four whole numbers above 0.
+    """
+    return list(dict.fromkeys(parse_shape(one, option) for one in text.split()))
+
+
 def parse_blocks(text: str, option: str = "blocks") -> list[Block]:
     """Labels, or names of the shelf that stand for all their implementations; all of them for an empty text.
 
@@ -160,7 +170,7 @@ def block_settings(
     return BlockSettings(
         device=where,
         dtype=choose("dtype", kind if dtype == "auto" else dtype, list(DTYPES))[0],
-        shapes=[parse_shape(s, "shapes") for s in shapes.split()] if shapes.strip() else SHAPES[where.type],
+        shapes=parse_shapes(shapes, "shapes") if shapes.strip() else SHAPES[where.type],
         modes=modes,
         formats=choose("formats", formats, list(FORMATS)),
         blocks=chosen,

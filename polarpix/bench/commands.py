@@ -80,17 +80,18 @@ def model(
     return 0
 
 
-def kernels(static: bool = False, json: str = "", workers: int = 1) -> int:
+def kernels(static: bool = False, maps: str = "", json: str = "", workers: int = 1) -> int:
     """Report on the compiled kernels: registers, spills, width of every access, bytes moved, predicted time.
 
     Args:
         static: compile for architectures that need not be here, and run nothing.
+        maps: B,C,H,W, several apart by spaces; by default a grid of every kind of tile there is.
         json: FILE.json for the report.
         workers: processes that compile. What Triton's cache holds is not compiled again.
     """
     from polarpix.bench.kernels import kernels as report
 
-    return report(static, json, workers)
+    return report(static, maps, json, workers)
 
 
 def export(rounds: int = 0, json: str = "") -> int:

@@ -20,6 +20,7 @@ from polarpix.psa.tiles import (
     A_MAX,
     A_SUM,
     BETA,
+    COUNTS,
     RSTD,
     T_MAX,
     T_SUM,
@@ -182,7 +183,7 @@ def scale_pixels(
         store_tile(out, tile, p, P, C, BC, LAST, WIDE)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=COUNTS)
 def pool(
     x, W_q, partial, PV, splits, tiles,
     C: tl.constexpr, BC: tl.constexpr, BP: tl.constexpr, VEC: tl.constexpr, LAST: tl.constexpr, WIDE: tl.constexpr,
@@ -233,7 +234,7 @@ def join_mean(partial, splits, P, C: tl.constexpr, BC: tl.constexpr, BS: tl.cons
     return summed / P
 
 
-@triton.jit
+@triton.jit(do_not_specialize=COUNTS)
 def gate(
     partial, state, W_v, b_v, W_z, b_z, ln_w, ln_b, W_q2, b_q2, W_v2, b_v2, P, splits,
     C: tl.constexpr, BC: tl.constexpr, BR: tl.constexpr, BS: tl.constexpr, PAPER: tl.constexpr, SEQ: tl.constexpr,
@@ -252,7 +253,7 @@ def gate(
         make_query(m, g, row, W_q2, b_q2, W_v2, b_v2, True, C, BC, BR, PAPER, SEQ, ACC)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=COUNTS)
 def logits(
     x, partial, state, sums, W_v, W_z, W_q2, W_v2, PV, splits, parts, tiles,
     C: tl.constexpr, BC: tl.constexpr, BP: tl.constexpr, BR: tl.constexpr, BS: tl.constexpr, VEC: tl.constexpr,
@@ -276,7 +277,7 @@ def logits(
         tl.store(sums + (b * parts + part) * 2 + 1, total)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=COUNTS)
 def scale(
     x, out, state, sums, factor, PV, splits, tiles, parts,
     C: tl.constexpr, BC: tl.constexpr, BP: tl.constexpr, BS: tl.constexpr, VEC: tl.constexpr, LAST: tl.constexpr,
@@ -294,11 +295,15 @@ def scale(
     if SEQ:
         u *= g
     if not PAPER:
-        s = tl.arange(0, BS)
-        tops = tl.load(sums + (b * parts + s) * 2, mask=s < parts, other=float("-inf"))
-        totals = tl.load(sums + (b * parts + s) * 2 + 1, mask=s < parts, other=0.0)
-        top = tl.max(tops, 0)
-        total = tl.sum(totals * tl.exp(tops - top), 0)
+        top = tl.full((), float("-inf"), ACC)
+        total = tl.zeros((), ACC)
+        for s0 in range(0, parts, BS):
+            s = s0 + tl.arange(0, BS)
+            tops = tl.load(sums + (b * parts + s) * 2, mask=s < parts, other=float("-inf"))
+            totals = tl.load(sums + (b * parts + s) * 2 + 1, mask=s < parts, other=0.0)
+            higher = tl.maximum(top, tl.max(tops, 0))
+            total = total * tl.exp(top - higher) + tl.sum(totals * tl.exp(tops - higher), 0)
+            top = higher
         if split == 0:
             tl.store(row + 6 * C + T_MAX, top)
             tl.store(row + 6 * C + T_SUM, total)
@@ -309,7 +314,7 @@ def scale(
     )  # fmt: skip
 
 
-@triton.jit
+@triton.jit(do_not_specialize=COUNTS)
 def forward_small(
     x, out, W_q, W_v, b_v, W_z, b_z, ln_w, ln_b, W_q2, b_q2, W_v2, b_v2, state, factor, PV,
     C: tl.constexpr, BC: tl.constexpr, BP: tl.constexpr, BR: tl.constexpr, VEC: tl.constexpr, LAST: tl.constexpr,

@@ -20,6 +20,7 @@ from polarpix.psa.tiles import (
     A_MAX,
     A_SUM,
     BETA,
+    COUNTS,
     RSTD,
     T_MAX,
     T_SUM,
@@ -215,7 +216,7 @@ def input_pixels(
     return dw
 
 
-@triton.jit
+@triton.jit(do_not_specialize=COUNTS)
 def grad_pool(
     x, d, state, partial, factor, PV, splits, tiles,
     C: tl.constexpr, BC: tl.constexpr, BP: tl.constexpr, VEC: tl.constexpr, LAST: tl.constexpr, D_LAST: tl.constexpr,
@@ -238,7 +239,7 @@ def grad_pool(
         store_vector(row + 4 + 2 * C, sigma_x, C, BC)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=COUNTS)
 def grad_gate(
     partial, state, grads, W_v, W_z, ln_w, W_q2, W_v2, b_v2, P, splits,
     C: tl.constexpr, BC: tl.constexpr, BR: tl.constexpr, BS: tl.constexpr, PAPER: tl.constexpr, SEQ: tl.constexpr,
@@ -271,7 +272,7 @@ def grad_gate(
     )
 
 
-@triton.jit
+@triton.jit(do_not_specialize=COUNTS)
 def grad_input(
     x, d, dx, W_q, state, grads, dw, factor, PV, splits, tiles,
     C: tl.constexpr, BC: tl.constexpr, BP: tl.constexpr, VEC: tl.constexpr, LAST: tl.constexpr, D_LAST: tl.constexpr,
@@ -291,7 +292,7 @@ def grad_input(
     store_vector(dw + (b * splits + split) * C, part, C, BC)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=COUNTS)
 def backward_small(
     x, d, dx, W_q, state, grads, dw, W_v, W_z, ln_w, W_q2, W_v2, b_v2, factor, PV,
     C: tl.constexpr, BC: tl.constexpr, BP: tl.constexpr, BR: tl.constexpr, VEC: tl.constexpr, LAST: tl.constexpr,

@@ -8,10 +8,12 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
+from polarpix.psa.tiles import COUNTS
+
 __all__ = ["grad_weight"]
 
 
-@triton.jit
+@triton.jit(do_not_specialize=COUNTS)
 def grad_weight(
     state, grads, dw, dW_q, db_q, dW_v, db_v, dW_z, db_z, dln_w, dln_b, dW_q2, db_q2, dW_v2, db_v2, B, parts,
     C: tl.constexpr, BB: tl.constexpr, TR: tl.constexpr, TC: tl.constexpr, PAPER: tl.constexpr, ACC: tl.constexpr,

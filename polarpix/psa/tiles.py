@@ -33,6 +33,7 @@ __all__ = [
     "A_MAX",
     "A_SUM",
     "BETA",
+    "COUNTS",
     "RSTD",
     "T_MAX",
     "T_SUM",
@@ -55,6 +56,11 @@ RSTD: tl.constexpr = tl.constexpr(2)
 BETA: tl.constexpr = tl.constexpr(3)
 T_MAX: tl.constexpr = tl.constexpr(4)
 T_SUM: tl.constexpr = tl.constexpr(5)
+
+
+# Arguments for whose values no kernel is compiled anew: Triton would, for 1 and for multiples of 16, and other code
+# would run than the static report has read.
+COUNTS = ("PV", "P", "splits", "tiles", "parts", "B")
 
 
 @triton.jit

@@ -8,7 +8,7 @@ import torch
 import triton
 import triton.language as tl
 
-from polarpix.psa import PolarizedSelfAttention, launch
+from polarpix.psa import PolarizedSelfAttention, plans
 from polarpix.psa.tiles import offsets
 
 
@@ -42,15 +42,15 @@ def value(number):
 @pytest.mark.parametrize("layout", ["parallel", "sequential"])
 def test_three_passes_forward_and_five_backward(elements, layout, cut, monkeypatch):
     if cut:
-        monkeypatch.setattr(launch, "SMALL", 0)
-    launch.plan.cache_clear()
+        monkeypatch.setattr(plans, "SMALL", 0)
+    plans.plan.cache_clear()
     x = torch.randn(2, 6, 9, 13, requires_grad=True)
     out = PolarizedSelfAttention(6, layout, impl="fused")(x)
     assert elements == {"load_tile": 2 * x.numel(), "store_tile": x.numel()}
     elements.clear()
     out.sum().backward()
     assert elements == {"load_tile": 4 * x.numel(), "store_tile": x.numel()}
-    launch.plan.cache_clear()
+    plans.plan.cache_clear()
 
 
 @pytest.mark.interpreter
@@ -75,5 +75,5 @@ def test_samples_beyond_two_to_the_31st_element():
         out = torch.zeros(4, 4, dtype=torch.int64, device="cuda" if torch.cuda.is_available() else "cpu")
         show[(1,)](out, P, last, True)
         assert torch.equal(out.cpu(), truth)
-    assert launch.plan(1, 4, P, 2, False, False).WIDE
-    assert not launch.plan(1, 4, P // 2 - 1, 2, False, False).WIDE
+    assert plans.plan(1, 4, P, 2, False).WIDE
+    assert not plans.plan(1, 4, P // 2 - 1, 2, False).WIDE

@@ -1,13 +1,13 @@
-"""Plans of a launch, and how many launches a call takes."""
+"""How many launches a call takes, and with which options."""
 
+import dataclasses
 from collections import Counter
+from types import SimpleNamespace
 
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
-from polarpix.psa import PolarizedSelfAttention, launch
+from polarpix.psa import PolarizedSelfAttention, launch, plans
 
 
 @pytest.fixture
@@ -32,8 +32,8 @@ def launched(monkeypatch):
 def test_three_launches_forward_and_four_backward(launched, form, layout, cut, monkeypatch):
     """Of small samples one forward and two backward."""
     if cut:
-        monkeypatch.setattr(launch, "SMALL", 0)
-    launch.plan.cache_clear()
+        monkeypatch.setattr(plans, "SMALL", 0)
+    plans.plan.cache_clear()
     x = torch.randn(2, 6, 9, 13, requires_grad=True)
     out = PolarizedSelfAttention(6, layout, form, "fused")(x)
     between = "gate" if form == "paper" else "logits"
@@ -42,32 +42,40 @@ def test_three_launches_forward_and_four_backward(launched, form, layout, cut, m
     out.backward(torch.ones_like(out))
     steps = ["grad_pool", "grad_gate", "grad_input"] if cut else ["backward_small"]
     assert launched == Counter([*steps, "grad_weight"])
-    launch.plan.cache_clear()
+    plans.plan.cache_clear()
 
 
-@settings(max_examples=200, deadline=None)
-@given(
-    B=st.integers(1, 256),
-    half=st.integers(1, 1024),
-    P=st.integers(1, 200_000),
-    itemsize=st.sampled_from([2, 4, 8]),
-    last=st.booleans(),
-    backward=st.booleans(),
-)
-def test_plans_cover_every_pixel_once(B, half, P, itemsize, last, backward):
-    one = launch.plan(B, 2 * half, P, itemsize, last, backward)
-    per_split = one.tiles * one.BP
-    assert (one.splits - 1) * per_split < P <= one.splits * per_split
-    per_part = one.part_tiles * one.BP
-    assert (one.parts - 1) * per_part < P <= one.parts * per_part
-    assert min(P, one.C) <= per_part
-    assert one.BC >= one.C
-    assert P % one.VEC == 0
-    for size in (one.BC, one.BP, one.BR, one.BS, one.warps):
-        assert size & (size - 1) == 0
-        assert size > 0
-    assert one.BC * one.BP <= 16384
-    assert one.warps <= 16
+class Kernel:
+    """Stands in for a compiled kernel that puts something aside unless it is told its registers."""
+
+    __name__ = "scale"
+
+    def __init__(self, spills):
+        self.spills, self.compiled, self.launched = spills, [], []
+
+    def warmup(self, *args, grid, **options):
+        self.compiled.append(options)
+        return SimpleNamespace(_init_handles=lambda: None, n_spills=self.spills)
+
+    def __getitem__(self, grid):
+        return lambda *args, **options: self.launched.append((grid, args, options))
+
+
+@pytest.mark.parametrize("spills", [0, 2])
+def test_a_kernel_that_spills_gets_more_registers(spills, monkeypatch):
+    """It is compiled to see, once for each plan and kind, before it is launched for the first time."""
+    monkeypatch.setattr(launch, "interpreted", lambda: False)
+    one = dataclasses.replace(plans.plan(8, 64, 3072, 2, False), settled={})
+    kernel = Kernel(spills)
+    for _ in range(2):
+        launch.start(one, ("bf16",), kernel, (7,), 1, 2, BS=4)
+    usual = one.options("scale")
+    assert "maxnreg" not in usual
+    assert kernel.compiled == [{"BS": 4} | usual]
+    wanted = {"BS": 4} | (one.options("scale", at_will=True) if spills else usual)
+    assert kernel.launched == [((7,), (1, 2), wanted)] * 2
+    launch.start(one, ("fp16",), kernel, (7,), 1, 2, BS=4)
+    assert len(kernel.compiled) == 2
 
 
 def test_a_gradient_is_copied_only_where_it_must_be():
@@ -79,7 +87,7 @@ def test_a_gradient_is_copied_only_where_it_must_be():
             found, found_last = launch.beside(d, last)
             assert found is d
             assert found_last == d_last
-        for d in (torch.randn(1, 2 * launch.MIXED, 2, 3).contiguous(memory_format=formats[not last]),
+        for d in (torch.randn(1, 2 * plans.MIXED, 2, 3).contiguous(memory_format=formats[not last]),
                   torch.ones(()).expand(2, 6, 4, 5)):  # fmt: skip
             found, found_last = launch.beside(d, last)
             assert found_last == last
