@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import re
 import sys
@@ -36,6 +37,7 @@ def peak_memory(run: Run, device: torch.device) -> int:
     to the profiler, to the byte, also inside an operator; libraries with an allocator of their own are not seen.
     """
     run()  # what is allocated once and kept
+    gc.collect()  # or what others left would be released, and counted, in between
     if device.type == "cuda":
         torch.cuda.synchronize(device)
         before = torch.cuda.memory_allocated(device)

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from polarpix.errors import InputError
-from polarpix.psa import PolarizedSelfAttention, launch
+from polarpix.psa import PolarizedSelfAttention, launch, plans
 from polarpix.psa.block import _weights
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
@@ -155,7 +155,7 @@ def test_every_form_dtype_and_memory_format(form, layout, shape, dtype, memory, 
     """The odd map and the pixel both in one launch and cut into splits; the large map is cut by itself."""
     shape = {**SHAPES, "65": (1, 48, 65, 65)}[shape]
     check(form, layout, shape, dtype, memory)
-    if shape[1] * shape[2] * shape[3] <= launch.SMALL:
+    if shape[1] * shape[2] * shape[3] <= plans.SMALL:
         request.getfixturevalue("cut")
         check(form, layout, shape, dtype, memory)
 

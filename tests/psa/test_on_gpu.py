@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from polarpix.bench.counting import free_memory, launches, peak_memory
-from polarpix.psa import launch
+from polarpix.psa import launch, plans
 
 FUSED = [("paper", "parallel"), ("paper", "sequential"), ("released", "parallel")]
 FORMATS = {"contiguous": torch.contiguous_format, "channels_last": torch.channels_last}
@@ -42,7 +42,7 @@ def _cut(place, small, monkeypatch):
     """Maps in the interpreter are tiny: they are cut as large ones are by saying that none is small."""
     launch.plan.cache_clear()
     if place == "cpu" and not small:
-        monkeypatch.setattr(launch, "SMALL", 0)
+        monkeypatch.setattr(plans, "SMALL", 0)
     yield
     launch.plan.cache_clear()
 

@@ -405,6 +405,7 @@ def test_auto_exports_plain_operations_from_cuda(form, layout, branches, build, 
 
 
 DDP = """
+import os
 import sys
 import torch
 import torch.distributed as dist
@@ -437,6 +438,7 @@ for kind in sys.argv[4:]:
     share(rank, impl, *function, device="cpu" if impl == "loops" else device)
 dist.barrier()  # who leaves first takes the connection with it
 dist.destroy_process_group()
+os._exit(0)  # gloo's threads abort a process now and then that clears its things away
 """
 
 
