@@ -103,8 +103,9 @@ def test_a_warp_over_many_rows_takes_many_clocks():
 
 
 def test_loops_are_read_from_the_disassembly():
-    _, first = inspect.getsourcelines(tiles.load_tile.fn)
+    code, first = inspect.getsourcelines(tiles.load_tile.fn)
     place = f'//## File "/x/polarpix/psa/tiles.py", line {first + 3}'
+    after = f'//## File "/x/polarpix/psa/tiles.py", line {first + len(code)}'  # numbered on within inline assembly
     text = f"""
         /*0000*/                   MOV R1, c[0x0][0x28] ;
 .L_x_0:
@@ -114,6 +115,7 @@ def test_loops_are_read_from_the_disassembly():
         /*0030*/                   FMUL R1, R1, R1 ;
     {place} inlined at "/x/polarpix/psa/kernels.py", line 50
         /*0040*/              @!P0 LDG.E.128 R4, desc[UR4][R2.64] ;
+    {after}
         /*0050*/                   LDG.E.U16 R5, desc[UR4][R2.64] ;
     //## File "/x/polarpix/psa/kernels.py", line 50
         /*0060*/                   LDG.E R6, desc[UR4][R2.64] ;
