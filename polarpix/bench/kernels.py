@@ -47,7 +47,8 @@ def kernels(static: bool = False, maps: str = "", json: str = "", workers: int =
     found = compile_all(grid, workers=workers)
     pairs = [pair for pair in ODD if set(pair) <= set(grid["bf16"])]
     whole = wholes(grid["bf16"], workers=workers)
-    whole += wholes([one for pair in pairs for one in pair], dtypes=["fp32"], workers=workers)
+    if pairs:
+        whole += wholes([one for pair in pairs for one in pair], dtypes=["fp32"], workers=workers)
     finished(told, time.perf_counter() - started)
     protocol = {
         "dtype": "that of the maps; weights and vectors float32",
