@@ -125,7 +125,7 @@ def attend(
     """As :func:`polarpix.psa.passes.attend`, with what :func:`places` found."""
     if torch.is_grad_enabled():
         weights = [channel[name] for name in CHANNEL] + [spatial[name] for name in SPATIAL]
-        attended: Tensor = _Block.apply(x, layout, scale, *weights)
+        attended: Tensor = _Block.apply(x, layout, scale, places.pointers, *weights)
         return attended
     plan = _plan_of(x)
     kept = plan.state if form == "released" else plan.vectors
@@ -157,31 +157,31 @@ class _Block(torch.autograd.Function):
     """The paper form. Kept for the backward: x, two rows of P numbers and some vectors for each sample."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, layout: str, scale: float, *weights: Tensor) -> Tensor:
+    def forward(ctx: Any, x: Tensor, layout: str, scale: float, pointers: Any, *weights: Tensor) -> Tensor:
         plan = _plan_of(x)
         kept, work = _floats(plan.state), _floats(plan.work)
         ctx.layout, ctx.scale = layout, scale
         ctx.save_for_backward(x, kept, *weights)
-        return _forward(plan, x, "paper", layout, scale, _pointers(weights), kept.data_ptr(), True, work.data_ptr())
+        return _forward(plan, x, "paper", layout, scale, pointers, kept.data_ptr(), True, work.data_ptr())
 
     @staticmethod
     def backward(ctx: Any, d: Tensor) -> Grads:
         x, kept, *weights = ctx.saved_tensors
         if torch.is_grad_enabled():
             dx, *d_weights = differentiable(partial(_plain, ctx.layout, ctx.scale), (x, *weights), (d,))
-            return dx, None, None, *d_weights
+            return dx, None, None, None, *d_weights
         plan = _plan_of(x)
         d = loops.lay_as(x, d)
-        dx, _, _, *d_weights = (
+        dx, _, _, _, *d_weights = (
             torch.empty_like(one) if wanted else None
-            for one, wanted in zip((x, None, None, *weights), ctx.needs_input_grad, strict=True)
+            for one, wanted in zip((x, None, None, None, *weights), ctx.needs_input_grad, strict=True)
         )
         work = _floats(plan.work_backward)
         plan.library.psa_backward(
             plan.map, x.data_ptr(), d.data_ptr(), _pointers(weights), ctx.layout == "sequential", ctx.scale,
             kept.data_ptr(), None if dx is None else dx.data_ptr(), _pointers(d_weights), work.data_ptr(),
         )  # fmt: skip
-        return dx, None, None, *d_weights
+        return dx, None, None, None, *d_weights
 
 
 def _plain(layout: str, scale: float, x: Tensor, *weights: Tensor) -> Grads:
