@@ -84,14 +84,14 @@ class Attend(torch.autograd.Function):
 
 @torch.library.custom_op("polarpix::psa", mutates_args=())
 def psa(x: Tensor, weights: Sequence[Tensor], form: str, layout: str, scale: float) -> tuple[Tensor, Tensor]:
-    """The attended map, and a row of 6C + 8 numbers a sample for the backward."""
+    """The attended map, and a row of 7C + 8 numbers a sample for the backward."""
     return launch.forward(x, weights, form, layout, scale)
 
 
 @psa.register_fake
 def _(x: Tensor, weights: Sequence[Tensor], form: str, layout: str, scale: float) -> tuple[Tensor, Tensor]:
     x, _ = launch.dense(x)
-    return torch.empty_like(x), x.new_empty((x.shape[0], 6 * x.shape[1] + 8), dtype=launch.wide(x))
+    return torch.empty_like(x), x.new_empty((x.shape[0], 7 * x.shape[1] + 8), dtype=launch.wide(x))
 
 
 @torch.library.custom_op("polarpix::psa_backward", mutates_args=())

@@ -16,14 +16,15 @@ __all__ = ["grad_weight"]
 @triton.jit(do_not_specialize=COUNTS)
 def grad_weight(
     state, grads, dw, dW_q, db_q, dW_v, db_v, dW_z, db_z, dln_w, dln_b, dW_q2, db_q2, dW_v2, db_v2, B, parts,
-    C: tl.constexpr, BB: tl.constexpr, TR: tl.constexpr, TC: tl.constexpr, PAPER: tl.constexpr, ACC: tl.constexpr,
+    C: tl.constexpr, BB: tl.constexpr, BL: tl.constexpr, TR: tl.constexpr, TC: tl.constexpr, PAPER: tl.constexpr,
+    ACC: tl.constexpr,
 ):  # fmt: skip
     """Over the batch, the sum of left [h] times right [C]. On axis 2, program 0 makes dW_v, 1 dW_q', 2 dW_v', 3 dW_z;
     their first tiles also add up biases, LayerNorm and dW_q.
     """
     H: tl.constexpr = C // 2
-    LS: tl.constexpr = 6 * C + 8
-    LG: tl.constexpr = 8 * C + 8
+    LS: tl.constexpr = 7 * C + 8
+    LG: tl.constexpr = 9 * C + 8
     r = tl.program_id(0) * TR + tl.arange(0, TR)
     c = tl.program_id(1) * TC + tl.arange(0, TC)
     which = tl.program_id(2)
@@ -56,7 +57,7 @@ def grad_weight(
     c_in = c < (C if tl.program_id(0) == 0 else 0)
     if which == 0:
         tl.store(dW_v + at, product.to(dW_v.dtype.element_ty), mask=mask)
-        total = column_sums(dw, C, 0, c, parts, c_in, BB, TC, ACC)
+        total = column_sums(dw, C, 0, c, parts, c_in, BL, TC, ACC)
         tl.store(dW_q + c, total.to(dW_q.dtype.element_ty), mask=c_in)
         if PAPER:
             tl.store(db_v + r, bias.to(db_v.dtype.element_ty), mask=r_in)
@@ -72,11 +73,11 @@ def grad_weight(
     else:
         tl.store(dW_z + c[None, :] * H + r[:, None], product.to(dW_z.dtype.element_ty), mask=mask)
         if PAPER:
-            total = column_sums(grads, LG, 3 * C, c, B, c_in, BB, TC, ACC)
+            total = column_sums(grads, LG, 3 * C, c, B, c_in, BL, TC, ACC)
             tl.store(db_z + c, total.to(db_z.dtype.element_ty), mask=c_in)
-            total = column_sums(grads, LG, 2 * C, c, B, c_in, BB, TC, ACC)
+            total = column_sums(grads, LG, 2 * C, c, B, c_in, BL, TC, ACC)
             tl.store(dln_b + c, total.to(dln_b.dtype.element_ty), mask=c_in)
-            total = norm_sums(grads + 2 * C, LG, state + 2 * C, LS, c, B, c_in, BB, TC, ACC)
+            total = norm_sums(grads + 2 * C, LG, state + 2 * C, LS, c, B, c_in, BL, TC, ACC)
             tl.store(dln_w + c, total.to(dln_w.dtype.element_ty), mask=c_in)
 
 

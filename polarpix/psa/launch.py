@@ -19,8 +19,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from polarpix.psa import kernels, kernels_grad, kernels_weight
-from polarpix.psa.plans import MIXED, SUMS, Plan, plan
+from polarpix.psa import kernels, kernels_gate, kernels_grad, kernels_grad_gate, kernels_weight
+from polarpix.psa.plans import MIXED, MULTIPROCESSORS, Plan, plan
 
 __all__ = ["PARAMETERS", "backward", "beside", "dense", "forward", "interpreted", "settle", "start", "wide"]
 
@@ -82,11 +82,8 @@ def blocks(one: Plan, *names: str, **more: Any) -> dict[str, Any]:
     return {name: getattr(one, name) for name in names} | more
 
 
-PASS = ("C", "BC", "BP", "VEC", "LAST", "WIDE")
-BETWEEN = ("C", "BC", "BR", "BS")
-WHOLE = ("C", "BC", "BP", "BR", "VEC", "LAST", "WIDE")
-
-
+TILES = ("C", "BC", "K", "T", "V", "VEC", "LAST", "WIDE")
+BETWEEN = (*TILES, "S", "BR", "BU", "BS")
 GATE = ("W_v", "b_v", "W_z", "b_z", "ln_weight", "ln_bias", "W_q2", "b_q2", "W_v2", "b_v2")
 GRAD_GATE = ("W_v", "W_z", "ln_weight", "W_q2", "W_v2", "b_v2")
 
@@ -97,7 +94,7 @@ def pick(weights: Mapping[str, Tensor], names: Sequence[str]) -> list[Tensor]:
 
 
 def forward(x: Tensor, weights: Sequence[Tensor], form: str, layout: str, scale: float) -> tuple[Tensor, Tensor]:
-    """The attended map, and a row of 6C + 8 numbers a sample for the backward."""
+    """The attended map, and a row of 7C + 8 numbers a sample for the backward."""
     with device_of(x):
         return _forward(x, weights, form, layout, scale)
 
@@ -135,48 +132,55 @@ def settle(
     return one.options(kernel.__name__, at_will=True) if made.n_spills else options
 
 
+def staged(run: Any, one: Plan, stages: int, kernel: Any, *args: Any, **constants: Any) -> None:
+    """Launch a kernel whose programs meet between its stages; where they run one after the other, stage by stage."""
+    B, *args = args
+    begins = range(stages) if interpreted() and one.S > 1 else [0]
+    for begin in begins:
+        end = begin + 1 if len(begins) > 1 else stages
+        run(kernel, (B * one.S,), *args, **constants, BEGIN=begin, END=end, SMALL=one.small)
+
+
+@functools.cache
+def multiprocessors(index: int | None) -> int:
+    """Of a device; where there is none, as many as a large one has."""
+    if index is None or not torch.cuda.is_available():
+        return MULTIPROCESSORS
+    return int(torch.cuda.get_device_properties(index).multi_processor_count)
+
+
 def _forward(x: Tensor, weights: Sequence[Tensor], form: str, layout: str, scale: float) -> tuple[Tensor, Tensor]:
     x, last = dense(x)
     B, C, P = x.shape[0], x.shape[1], x.shape[2] * x.shape[3]
     out = torch.empty_like(x)
-    state = x.new_empty((B, 6 * C + 8), dtype=wide(x))
+    state = x.new_empty((B, 7 * C + 8), dtype=wide(x))
     if x.numel() == 0:
         return out, state
     W = named(weights, form, x)
-    one = plan(B, C, P, x.element_size(), last)
+    paper = form == "paper"
+    one = plan(B, C, P, x.element_size(), last, None, paper, multiprocessors(x.device.index))
     run = functools.partial(start, one, (x.device.index, x.dtype, weights[0].dtype, form, layout))
     ACC = ACCUMULATE.get(x.dtype, tl.float32)
-    kind = {"PAPER": form == "paper", "SEQ": layout == "sequential", "ACC": ACC}
+    kind = {"PAPER": paper, "SEQ": layout == "sequential", "ACC": ACC}
     PV = P // one.VEC
-    if one.small:
-        run(
-            kernels.forward_small, (B,),
-            x, out, W["W_q"], *pick(W, GATE), state, scale, PV, **blocks(one, *WHOLE, **kind),
-        )  # fmt: skip
-        return out, state
     partial = state.new_empty((B, one.splits, 2 * C + 4))
+    sums = partial if paper else state.new_empty((B, one.S, 2))
     grid = (B * one.splits,)
-    tiles = blocks(one, *PASS, ACC=ACC)
-    run(kernels.pool, grid, x, W["W_q"], partial, PV, one.splits, one.tiles, **tiles)
-    sums, parts = partial, 1
-    if form == "paper":
-        programs = 1 if layout == "sequential" else 2
-        run(
-            kernels.gate, (B, programs),
-            partial, state, *pick(W, GATE), P, one.splits, **blocks(one, *BETWEEN, **kind),
-        )  # fmt: skip
-    else:
-        parts = one.parts
-        sums = state.new_empty((B, parts, 2))
-        run(
-            kernels.logits, (B * (parts + 1),),
-            x, partial, state, sums, *pick(W, ("W_v", "W_z", "W_q2", "W_v2")), PV, one.splits, parts, one.part_tiles,
-            **blocks(one, *PASS, "BR", "BS", ACC=ACC),
-        )  # fmt: skip
     run(
-        kernels.scale, grid,
-        x, out, state, sums, scale, PV, one.splits, one.tiles, parts, **(tiles | kind), BS=SUMS,
+        kernels.pool, grid,
+        x, W["W_q"], partial, state, PV, one.splits, one.tiles, **blocks(one, *TILES, ACC=ACC),
     )  # fmt: skip
+    staged(
+        run, one, kernels_gate.stages(form, layout, one.small), kernels_gate.gate,
+        B, x, out, partial, state, sums, *pick(W, GATE), scale, PV, one.splits, one.share_tiles,
+        **blocks(one, *BETWEEN, "BZ", **kind),
+    )  # fmt: skip
+    if not one.small:
+        run(
+            kernels.scale, grid,
+            x, out, state, sums, W["ln_weight"], W["ln_bias"], scale, PV, one.splits, one.tiles, one.S,
+            **blocks(one, *TILES, **kind), BS=one.S,
+        )  # fmt: skip
     return out, state
 
 
@@ -191,29 +195,25 @@ def _backward(
     if x.numel() == 0:
         return [dx, *(one.zero_() for one in dW)]
     W = named(weights, form, x)
-    one = plan(B, C, P, x.element_size(), last, d_last)
+    paper = form == "paper"
+    one = plan(B, C, P, x.element_size(), last, d_last, True, multiprocessors(x.device.index))
     run = functools.partial(start, one, (x.device.index, x.dtype, weights[0].dtype, form, layout))
     ACC = ACCUMULATE.get(x.dtype, tl.float32)
-    kind = {"PAPER": form == "paper", "SEQ": layout == "sequential", "ACC": ACC}
+    kind = {"PAPER": paper, "SEQ": layout == "sequential", "ACC": ACC}
     PV = P // one.VEC
-    parts = 1 if one.small else one.splits
-    grads = state.new_empty((B, 8 * C + 8))
+    parts = one.S if one.small else one.splits
+    grads = state.new_empty((B, 9 * C + 8))
     dw = state.new_empty((B, parts, C))
-    if one.small:
-        run(
-            kernels_grad.backward_small, (B,),
-            x, d, dx, W["W_q"], state, grads, dw, *pick(W, GRAD_GATE), scale, PV,
-            **blocks(one, *WHOLE, "D_LAST", **kind),
-        )  # fmt: skip
-    else:
-        grid = (B * one.splits,)
-        partial = state.new_empty((B, one.splits, 3 * C + 4))
-        tiles = blocks(one, *PASS, "D_LAST", **kind)
-        run(kernels_grad.grad_pool, grid, x, d, state, partial, scale, PV, one.splits, one.tiles, **tiles)
-        run(
-            kernels_grad.grad_gate, (B,),
-            partial, state, grads, *pick(W, GRAD_GATE), P, one.splits, **blocks(one, *BETWEEN, **kind),
-        )  # fmt: skip
+    partial = state.new_empty((B, one.splits, 3 * C + 4))
+    grid = (B * one.splits,)
+    tiles = blocks(one, *TILES, "D_LAST", **kind)
+    run(kernels_grad.grad_pool, grid, x, d, state, grads, partial, scale, PV, one.splits, one.tiles, **tiles)
+    staged(
+        run, one, kernels_grad_gate.stages(layout, one.small), kernels_grad_gate.grad_gate,
+        B, x, d, dx, W["W_q"], partial, state, grads, dw, *pick(W, GRAD_GATE), scale, PV, one.splits, one.share_tiles,
+        **blocks(one, *BETWEEN, "D_LAST", **kind),
+    )  # fmt: skip
+    if not one.small:
         run(
             kernels_grad.grad_input, grid,
             x, d, dx, W["W_q"], state, grads, dw, scale, PV, one.splits, one.tiles, **tiles,
@@ -222,6 +222,6 @@ def _backward(
     run(
         kernels_weight.grad_weight, (triton.cdiv(C // 2, 32), triton.cdiv(C, 32), 4),
         state, grads, dw, out["W_q"], out["b_q"], *pick(out, GATE), B, B * parts,
-        C=C, BB=16, TR=32, TC=32, PAPER=kind["PAPER"], ACC=ACC,
+        C=C, BB=16, BL=128, TR=32, TC=32, PAPER=paper, ACC=ACC,
     )  # fmt: skip
     return [dx, *dW]

@@ -9,35 +9,41 @@ from typing import Any
 import torch
 import triton
 
-__all__ = ["MIXED", "SMALL", "SUMS", "Plan", "plan"]
+__all__ = ["MIXED", "SMALL", "Plan", "plan"]
 
-SMALL = 1 << 16  # elements of a sample that one program takes alone
+SMALL = 1 << 16  # elements of a sample whose second pass is done by the programs that make its gates
 MIXED = 512  # most channels of a gradient that lies in the other memory layout than x and is not copied
-PROGRAMS = 528  # wanted for a pass over the map: four for each of 132 multiprocessors
+PROGRAMS = 1056  # wanted for a pass over the map: eight for each of 132 multiprocessors
+MULTIPROCESSORS = 132  # where there is no device to ask
 REGISTERS = 1 << 16  # of a multiprocessor
-SUMS = 256  # softmax sums of the released form that ``scale`` joins at a time
+TILE = 1 << 14  # numbers of a weight's tile
+MOST_TOGETHER = {True: 32, False: 64}  # programs that share a sample between the passes, by paper form
 
 
 @dataclass(frozen=True)
 class Plan:
-    """Block sizes of a launch: tiles of BC channels by BP pixels, BR rows of a weight, BS splits at a time.
+    """Block sizes of a launch: tiles of BC channels by BP = K*T*V pixels, as :mod:`polarpix.psa.tiles` lays them out.
 
-    ``tiles`` tiles make a split, ``splits`` splits a sample; VEC pixels are known to lie in one aligned piece. Small
-    samples take one program each and one launch.
+    ``tiles`` tiles make a split, ``splits`` splits a sample. Between the passes S programs share a sample; tiles of the
+    weights have BR rows of C, BZ rows of C/2 and BU rows of C/S numbers; BS splits are joined at a time. VEC pixels are
+    known to lie in one aligned piece. Of small samples the S programs also make the second pass.
     """
 
     C: int
     P: int
     BC: int
-    BP: int
+    K: int
+    T: int
+    V: int
+    S: int
     BR: int
+    BZ: int
+    BU: int
     BS: int
     VEC: int
     tiles: int
     splits: int
     warps: int
-    pass_warps: int
-    part_warps: int
     gate_warps: int
     small: bool
     aligned: bool
@@ -47,19 +53,19 @@ class Plan:
     settled: dict[tuple[Any, ...], dict[str, int]] = field(default_factory=dict, repr=False, compare=False)
 
     @property
+    def BP(self) -> int:
+        """Pixels of a tile."""
+        return self.K * self.T * self.V
+
+    @property
     def mixed(self) -> bool:
         """Whether the gradient lies otherwise than the map: one of two tiles is reordered, in registers."""
         return self.D_LAST != self.LAST
 
     @property
-    def parts(self) -> int:
-        """Programs a sample in ``logits``."""
-        return int(triton.cdiv(triton.cdiv(self.P, self.BP), self.part_tiles))
-
-    @property
-    def part_tiles(self) -> int:
-        """Tiles of each: as it reads C^2 weights first, it takes at least C pixels."""
-        return max(self.tiles, int(triton.cdiv(self.C, self.BP)))
+    def share_tiles(self) -> int:
+        """Tiles of each of the S programs of a sample, where they pass over the map."""
+        return int(triton.cdiv(triton.cdiv(self.P, self.BP), self.S))
 
     def options(self, kernel: str, at_will: bool = False) -> dict[str, int]:
         """Warps of a kernel's programs and, where it is said, the most registers that its threads may have.
@@ -70,27 +76,37 @@ class Plan:
         Args:
             at_will: it has put something aside: let it take more registers, whichever kernel it is.
         """
-        warps = self.pass_warps
+        warps = self.warps
         if kernel == "grad_weight":  # its tiles are the same for every map
             warps = 4
-        elif kernel in ("gate", "grad_gate"):  # a program or two for each sample: none waits for room
+        elif kernel in ("gate", "grad_gate"):  # few programs: none waits for room
             warps, at_will = self.gate_warps, True
-        elif kernel == "logits":
-            warps, at_will = self.part_warps, at_will or self.BC >= 2048
-        elif self.mixed:
-            warps, at_will = min(16, 2 * self.warps) if self.aligned else self.warps, at_will or kernel == "grad_pool"
-        elif kernel not in ("pool", "scale", "grad_pool"):
-            warps = self.warps
         most = {"maxnreg": min(255, REGISTERS // (32 * warps))} if at_will and not torch.version.hip else {}
         return {"num_warps": warps, **most}
 
 
+def power(number: float) -> int:
+    """The largest power of two that is not above the number, at least 1."""
+    return 1 << max(0, int(number).bit_length() - 1)
+
+
 @lru_cache(maxsize=4096)
-def plan(B: int, C: int, P: int, itemsize: int, last: bool, d_last: bool | None = None) -> Plan:
-    """Block sizes for a map of B samples, C channels and P pixels; the same on every device.
+def plan(
+    B: int,
+    C: int,
+    P: int,
+    itemsize: int,
+    last: bool,
+    d_last: bool | None = None,
+    paper: bool = True,
+    multiprocessors: int = MULTIPROCESSORS,
+) -> Plan:
+    """Block sizes for a map of B samples, C channels and P pixels.
 
     Args:
         d_last: in the backward, whether the gradient is channels_last, as ``last`` says of the map.
+        paper: whether it is the paper form; in the released one the programs between the passes read the map, too.
+        multiprocessors: of the device. No more programs than these wait for each other, so all of them find room.
     """
     backward = d_last is not None
     D_LAST = last if d_last is None else d_last
@@ -99,29 +115,40 @@ def plan(B: int, C: int, P: int, itemsize: int, last: bool, d_last: bool | None 
     VEC = 1 if last and D_LAST else together  # where no map is contiguous nothing depends on it: one kernel less
     aligned = last or inner == together
     BC = max(16, triton.next_power_of_2(C))
-    # Registers: a thread holds 32 numbers of a tile; 16 of each of two in the backward, and 16 in a small sample. Half
-    # as many without aligned pieces, since every number has an address of its own; half as many of float32 too in the
-    # passes that make no third tile. ``logits`` holds 16, and 32 without aligned pieces: with 16 it spilled there.
     small = C * P <= SMALL
-    few = backward or small
-    # Pixels in 16 bytes. Where none lie together, or two tiles lie the other way, many channels take few pixels.
-    run = 1 if not aligned or (last and backward) else inner
-    elements = max(BC * run, (4096 if few else 8192) // (1 if aligned else 2))
-    BP = max(4 if aligned else 1, min(elements // BC, triton.next_power_of_2(P), 256))
-    warps = BC * BP // (512 if few else 1024) * (1 if aligned else 2)
-    part_warps = BC * BP // 512
-    warps, part_warps = (max(1, min(16, n)) for n in (warps, part_warps))
-    pass_warps = min(16, 2 * warps) if itemsize == 4 and aligned else warps
+
+    # A thread holds 64 numbers of a tile of bfloat16; 32 of each of two in the backward and of wider numbers; 16 without
+    # aligned pieces, since every number has an address of its own then.
+    warps = max(4, min(16, BC // 64))
+    each = 16 if not aligned else 32 if backward or itemsize > 2 else 64
+    BP = max(1, min(32 * warps * each // BC, triton.next_power_of_2(P), 256))
+    if last:
+        V, T = 1, max(1, min(BP, 32 * warps * inner // BC))
+    elif aligned:
+        V = min(inner, triton.next_power_of_2(P))
+        T = max(1, BP // V)
+    else:
+        V, T = 1, min(BP, 32)
+    K = max(1, BP // (T * V))
+    BP = K * T * V
     pieces = triton.cdiv(P, BP)
+
+    # Between the passes: one program for each 64 channels of many, and as many as have room in the released form.
+    S = power(multiprocessors / B)
+    S = min(S, BC // 64 if BC >= 256 else 1) if paper else min(S, BC // 16)
+    S = max(1, min(S, MOST_TOGETHER[paper]))
+    BH, BCS, BHS = BC // 2, BC // S, BC // 2 // S
+    gate_warps = 8 if BC >= 256 or not paper else 4
+    if small:
+        gate_warps = warps
+
     least = 1 if aligned else triton.cdiv(2 * inner, BP)  # tiles that fill a sector, as a row begins anywhere in one
-    tiles = pieces if small else max(1, min(pieces, max(least, pieces * B // PROGRAMS)))
+    tiles = triton.cdiv(pieces, S) if small else max(1, min(pieces, max(least, pieces * B // PROGRAMS)))
     splits = triton.cdiv(pieces, tiles)
-    block = 4096 if itemsize == 2 else 2048  # numbers of a weight; a map of float32 leaves half the registers for it
-    BR = max(1, min(triton.next_power_of_2(max(1, C // 2)), block // BC))
-    BS = min(128, max(8192, BC) // BC)
-    gate_warps = 16 if BC >= 2048 else 8 if BC >= 256 else 4
+    block = TILE // 2 if itemsize > 2 else TILE  # a map of float32 has weights of float32
+    BR, BZ, BU = (max(1, min(most, block // n)) for most, n in ((BHS, BC), (BCS, BH), (BH, BCS)))
+    BS = max(1, min(256, block // BCS, triton.next_power_of_2(splits)))
     wide = C * P >= 2**31
     return Plan(
-        C, P, BC, BP, BR, BS, VEC, tiles, splits, warps, pass_warps, part_warps, gate_warps, small, aligned, last,
-        D_LAST, wide,
+        C, P, BC, K, T, V, S, BR, BZ, BU, BS, VEC, tiles, splits, warps, gate_warps, small, aligned, last, D_LAST, wide,
     )  # fmt: skip

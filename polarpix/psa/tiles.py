@@ -1,12 +1,17 @@
 """What every kernel of the fused forms begins with: tiles and vectors in and out, and where things lie in memory.
 
-A program works on tiles [BC, BP]: all channels (C rounded up to a power of two) of BP pixels. Within a sample a pixel
-lies at ``c*P + p`` (contiguous) or ``p*C + c`` (LAST, channels_last). ``PV * VEC`` is P: the compiler then knows that P
-is a multiple of VEC and reads 16 bytes at a time. Sums are taken in the dtype ACC.
+A program works on tiles of all channels (C rounded up to a power of two, BC) by BP = K*T*V pixels. They have four axes,
+[BC, K, T, V]: V pixels lie in one aligned piece that a thread reads at once, T are spread over threads, and K times
+over the same thread has one more. Sums over V and K (``fold``) so stay within a thread: running sums over pixels are
+kept as [BC, 1, T, 1], and threads exchange them once, behind the loop. Vectors of C numbers are [BC, 1, 1, 1], numbers
+that belong to pixels [1, K, T, V]. The order of the axes decides nothing but speed.
+
+Within a sample a pixel lies at ``c*P + p`` (contiguous) or ``p*C + c`` (LAST, channels_last). ``PV * VEC`` is P: the
+compiler then knows that P is a multiple of VEC and reads 16 bytes at a time. Sums are taken in the dtype ACC.
 
 Vectors between kernels lie in rows of ACC numbers. Offsets within a row:
 
-    state (6C+8, one row per sample)    partial of pool (2C+4, one row per sample and split)
+    state (7C+8, one row per sample)    partial of pool (2C+4, one row per sample and split)
     0   c     pooled values   [C]       0   maximum, sum of the pooling softmax; 2 spare
     C   m     mean of x       [C]       4   pooled values, not yet divided  [C]
     2C  zhat  normalised z    [C]       C+4 sum of x                        [C]
@@ -15,10 +20,11 @@ Vectors between kernels lie in rows of ACC numbers. Offsets within a row:
     5C  v     W_v c + b_v     [h]       0   dbeta (paper) or sum of sigma*dsigma (released); 3 spare
     5C+h q'   W_q' m + b_q'   [h]       4   dg [C], C+4 sum of de*x [C], 2C+4 released: sum of sigma*x [C]
     6C  scalars: the names below
-                                        grads (8C+8, one row per sample)
+    6C+8 z    before the norm [C]       grads (9C+8, one row per sample)
                                         0 dc, C dm as it enters dx, 2C dn, 3C dz, 4C du, 5C mean of y  [C]
                                         6C dv, 6C+h dh, 7C t                                           [h]
-                                        7C+h what partial 0 adds up to, dc c; then dt [h]
+                                        7C+h what partial 0 adds up to; 1 spare; then dt [h]
+                                        8C+4 programs that have met, 8C+8 dg [C]
 """
 
 # Triton's language has no types that mypy could check.
@@ -34,28 +40,37 @@ __all__ = [
     "A_SUM",
     "BETA",
     "COUNTS",
+    "LOWEST",
+    "MET",
     "RSTD",
     "T_MAX",
     "T_SUM",
-    "load_columns",
-    "load_rows",
+    "fold",
+    "load_channels",
     "load_tile",
     "load_vector",
+    "meet",
     "offsets",
+    "pixels",
     "share",
     "sigmoid",
+    "store_channels",
     "store_tile",
     "store_vector",
+    "total_of",
 ]
 
 # Scalars of a state row, behind 6C: maximum and sum of the pooling softmax, 1/std of the LayerNorm, beta = b_v' t,
-# maximum and sum of the query softmax (paper) or of the pixel softmax (released).
+# maximum and sum of the query softmax (paper) or of the pixel softmax (released), and programs that have met.
 A_MAX: tl.constexpr = tl.constexpr(0)
 A_SUM: tl.constexpr = tl.constexpr(1)
 RSTD: tl.constexpr = tl.constexpr(2)
 BETA: tl.constexpr = tl.constexpr(3)
 T_MAX: tl.constexpr = tl.constexpr(4)
 T_SUM: tl.constexpr = tl.constexpr(5)
+MET: tl.constexpr = tl.constexpr(6)
+
+LOWEST: tl.constexpr = tl.constexpr(-1e30)  # a maximum over nothing: a difference of two is a number
 
 
 # Arguments for whose values no kernel is compiled anew: Triton would, for 1 and for multiples of 16, and other code
@@ -64,21 +79,41 @@ COUNTS = ("PV", "P", "splits", "tiles", "parts", "B")
 
 
 @triton.jit
-def load_tile(x, p, P, C: tl.constexpr, BC: tl.constexpr, LAST: tl.constexpr, WIDE: tl.constexpr, ACC: tl.constexpr):
-    """x[:, p] of one sample, [BC, BP], zero outside."""
+def pixels(K: tl.constexpr, T: tl.constexpr, V: tl.constexpr):
+    """The pixels of a tile, counted from its first, [1, K, T, V]."""
+    k = tl.arange(0, K)[None, :, None, None]
+    t = tl.arange(0, T)[None, None, :, None]
+    return k * (T * V) + t * V + tl.arange(0, V)[None, None, None, :]
+
+
+@triton.jit
+def load_tile(
+    x, p0, last, P,
+    C: tl.constexpr, BC: tl.constexpr, K: tl.constexpr, T: tl.constexpr, V: tl.constexpr, LAST: tl.constexpr,
+    WIDE: tl.constexpr,
+):  # fmt: skip
+    """The tile of one sample from pixel p0 on in its own dtype, [BC, K, T, V], zero from channel C and pixel ``last`` on.
+
+    It is read with two axes, of which one runs along memory: so threads lie along memory, too.
+    """
     c = tl.arange(0, BC)
-    mask = (c < C)[:, None] & (p < P)[None, :]
-    return tl.load(x + offsets(c, p, P, C, LAST, WIDE), mask=mask, other=0.0).to(ACC)
+    p = p0 + tl.arange(0, K * T * V)
+    mask = (c < C)[:, None] & (p < last)[None, :]
+    return tl.reshape(tl.load(x + offsets(c, p, P, C, LAST, WIDE), mask=mask, other=0.0), (BC, K, T, V))
 
 
 @triton.jit
 def store_tile(
-    x, tile, p, P, C: tl.constexpr, BC: tl.constexpr, LAST: tl.constexpr, WIDE: tl.constexpr
+    x, tile, p0, last, P,
+    C: tl.constexpr, BC: tl.constexpr, K: tl.constexpr, T: tl.constexpr, V: tl.constexpr, LAST: tl.constexpr,
+    WIDE: tl.constexpr,
 ):  # fmt: skip
-    """x[:, p] = tile, in the dtype of x."""
+    """Writes the tile from pixel p0 on in the dtype of x, but for channels from C and pixels from ``last`` on."""
     c = tl.arange(0, BC)
-    mask = (c < C)[:, None] & (p < P)[None, :]
-    tl.store(x + offsets(c, p, P, C, LAST, WIDE), tile.to(x.dtype.element_ty), mask=mask)
+    p = p0 + tl.arange(0, K * T * V)
+    mask = (c < C)[:, None] & (p < last)[None, :]
+    tile = tl.reshape(tile.to(x.dtype.element_ty), (BC, K * T * V))
+    tl.store(x + offsets(c, p, P, C, LAST, WIDE), tile, mask=mask)
 
 
 @triton.jit
@@ -93,39 +128,49 @@ def offsets(c, p, P, C: tl.constexpr, LAST: tl.constexpr, WIDE: tl.constexpr):
 
 
 @triton.jit
-def share(splits, tiles, P, BP: tl.constexpr):
-    """The sample of this program, its place among the ``splits`` of that sample, and its pixels first .. last."""
-    b, split = tl.program_id(0) // splits, tl.program_id(0) % splits
+def share(program, splits, tiles, P, BP: tl.constexpr):
+    """The sample of a program, its place among the ``splits`` of that sample, and its pixels first .. last."""
+    b, split = program // splits, program % splits
     first = split * tiles * BP
     return b.to(tl.int64), split, first, tl.minimum(first + tiles * BP, P)
 
 
 @triton.jit
-def load_vector(row, n: tl.constexpr, BN: tl.constexpr, ACC: tl.constexpr):
-    """n numbers as [BN], zero outside."""
-    i = tl.arange(0, BN)
+def fold(tile):
+    """The sum over a thread's own pixels, [BC, 1, T, 1]."""
+    return tl.sum(tl.sum(tile, 3, keep_dims=True), 1, keep_dims=True)
+
+
+@triton.jit
+def total_of(folded):
+    """The sum over the pixels of all threads, [BC, 1, 1, 1]."""
+    return tl.sum(folded, 2, keep_dims=True)
+
+
+@triton.jit
+def load_channels(row, C: tl.constexpr, BC: tl.constexpr, ACC: tl.constexpr):
+    """C numbers as [BC, 1, 1, 1], zero outside."""
+    c = tl.arange(0, BC)[:, None, None, None]
+    return tl.load(row + c, mask=c < C, other=0.0).to(ACC)
+
+
+@triton.jit
+def store_channels(row, value, C: tl.constexpr, BC: tl.constexpr):
+    """C numbers of [BC, 1, 1, 1]."""
+    c = tl.arange(0, BC)[:, None, None, None]
+    tl.store(row + c, value, mask=c < C)
+
+
+@triton.jit
+def load_vector(row, i, n, ACC: tl.constexpr):
+    """The numbers i of n, zero outside."""
     return tl.load(row + i, mask=i < n, other=0.0).to(ACC)
 
 
 @triton.jit
-def store_vector(row, value, n: tl.constexpr, BN: tl.constexpr):
-    i = tl.arange(0, BN)
+def store_vector(row, value, i, n):
+    """The numbers i of n."""
     tl.store(row + i, value, mask=i < n)
-
-
-@triton.jit
-def load_rows(W, r, C: tl.constexpr, BC: tl.constexpr, ACC: tl.constexpr):
-    """Rows r of a weight [h, C], as [BR, BC], zero outside."""
-    c = tl.arange(0, BC)
-    return tl.load(W + r[:, None] * C + c[None, :], mask=(r < C // 2)[:, None] & (c < C)[None, :], other=0.0).to(ACC)
-
-
-@triton.jit
-def load_columns(W, r, C: tl.constexpr, BC: tl.constexpr, ACC: tl.constexpr):
-    """Columns r of a weight [C, h], as [BC, BR], zero outside."""
-    c = tl.arange(0, BC)
-    mask = (c < C)[:, None] & (r < C // 2)[None, :]
-    return tl.load(W + c[:, None] * (C // 2) + r[None, :], mask=mask, other=0.0).to(ACC)
 
 
 @triton.jit
@@ -133,3 +178,18 @@ def sigmoid(x):
     """1 / (1 + exp(-x)) for any finite x, without overflow."""
     small = tl.exp(-tl.abs(x))
     return tl.where(x >= 0, 1.0, small) / (1.0 + small)
+
+
+@triton.jit
+def meet(counter, so_far, S: tl.constexpr):
+    """Wait until ``so_far`` times a program has come here, those of one sample, S together: what they stored before is
+    then seen by all. The kernel before has set the counter to 0.
+
+    They must run at the same time. A GPU starts programs in their order, so it is enough that it has room for S.
+    """
+    tl.debug_barrier()
+    if S > 1:
+        tl.atomic_add(counter, 1.0, sem="release", scope="gpu")
+        while tl.atomic_add(counter, 0.0, sem="acquire", scope="gpu") < so_far:
+            pass
+        tl.debug_barrier()

@@ -161,18 +161,25 @@ def test_every_form_dtype_and_memory_format(form, layout, shape, dtype, memory, 
 
 
 @pytest.mark.usefixtures("_poison")
+@pytest.mark.parametrize("small", [True, False])
+@pytest.mark.parametrize("together", [1, 2, 8])
 @pytest.mark.parametrize("memory", FORMATS)
-def test_released_form_with_fewer_parts_than_splits(memory, monkeypatch):
-    """A program of the pass over the logits takes more pixels than one that pools: at least C of them."""
+@pytest.mark.parametrize(("form", "layout"), FUSED)
+def test_programs_that_share_a_sample(form, layout, memory, together, small, monkeypatch):
+    """Between the passes each makes its part of every vector; more of them than there is work, too."""
 
     def plan(*args):
-        found = dataclasses.replace(real(*args), small=False, BP=16, tiles=1, splits=14, BS=4)
-        assert (found.part_tiles, found.parts) == (3, 5)
-        return found
+        one = real(*args)
+        BCS = one.BC // together
+        pieces = -(-one.P // one.BP)
+        splits = -(-pieces // -(-pieces // 3))
+        return dataclasses.replace(
+            one, S=together, BR=2, BZ=min(2, BCS), BU=2, BS=2, small=small, splits=splits, tiles=-(-pieces // splits)
+        )
 
     real = launch.plan
     monkeypatch.setattr(launch, "plan", plan)
-    check("released", "parallel", SHAPES["odd"], torch.float32, memory)
+    check(form, layout, SHAPES["odd"], torch.float32, memory)
 
 
 @pytest.mark.usefixtures("_poison")

@@ -1,0 +1,229 @@
+"""The Triton kernel between the two passes of the fused forward: from the sums of ``pool`` to the gates' vectors.
+
+S programs share a sample. A matrix of the block is read by parts, each once a sample; between the stages the programs
+meet, as each needs what all of them made. Triton's interpreter runs one program after the other, so there each stage is
+a launch of its own: ``BEGIN`` and ``END`` say which stages a launch does.
+
+    0 c and m   1 v (and the query q')   2 z (and u)   in sequence 3 q' of g*m   4 u
+    released form, next: the softmax sums of the logits over a share of the pixels
+    small samples, last: the second pass over x
+"""
+
+# Triton's language has no types that mypy could check.
+# mypy: disable-error-code="no-untyped-def, no-untyped-call, misc, operator, index, no-any-return, untyped-decorator"
+
+from __future__ import annotations
+
+import triton
+import triton.language as tl
+
+from polarpix.psa.kernels import channel_gate, logit_sums, scale_share
+from polarpix.psa.tiles import (
+    A_MAX,
+    A_SUM,
+    BETA,
+    COUNTS,
+    LOWEST,
+    MET,
+    T_MAX,
+    T_SUM,
+    load_channels,
+    load_vector,
+    meet,
+    share,
+    store_channels,
+    store_vector,
+)
+
+__all__ = ["columns_by", "gate", "rows_by", "stages"]
+
+
+def stages(form: str, layout: str, small: bool) -> int:
+    """How many stages a kernel between the passes has in the forward."""
+    return (5 if layout == "sequential" else 3) + (form == "released") + small
+
+
+@triton.jit
+def rows_by(W, r, vector, rows, n: tl.constexpr, BN: tl.constexpr, ACC: tl.constexpr):
+    """W[r] vector of a weight [rows, n], for a vector [BN] that is zero from n on."""
+    i = tl.arange(0, BN)
+    mask = (r < rows)[:, None] & (i < n)[None, :]
+    return tl.sum(tl.load(W + r[:, None] * n + i[None, :], mask=mask, other=0.0).to(ACC) * vector[None, :], 1)
+
+
+@triton.jit
+def columns_by(W, r, i, vector, rows, n: tl.constexpr, ACC: tl.constexpr):
+    """vector W[r, i] of a weight [rows, n], for a vector as long as r that is zero from ``rows`` on."""
+    mask = (r < rows)[:, None] & (i < n)[None, :]
+    return tl.sum(tl.load(W + r[:, None] * n + i[None, :], mask=mask, other=0.0).to(ACC) * vector[:, None], 0)
+
+
+@triton.jit
+def join(partial, row, s, splits, P, C: tl.constexpr, BCS: tl.constexpr, BS: tl.constexpr, ACC: tl.constexpr):
+    """c and m of this program's channels from all splits of the sample, taken in their order."""
+    L: tl.constexpr = 2 * C + 4
+    c = s * BCS + tl.arange(0, BCS)
+    i = tl.arange(0, BS)
+    tops = tl.full((BS,), LOWEST, ACC)
+    for s0 in range(0, splits, BS):
+        tops = tl.maximum(tops, tl.load(partial + (s0 + i) * L, mask=s0 + i < splits, other=LOWEST))
+    top = tl.max(tops, 0)
+    total = tl.zeros((), ACC)
+    pooled = tl.zeros((BCS,), ACC)
+    summed = tl.zeros((BCS,), ACC)
+    for s0 in range(0, splits, BS):
+        inside = s0 + i < splits
+        rows = partial + (s0 + i) * L
+        mask = inside[:, None] & (c < C)[None, :]
+        weight = tl.exp(tl.load(rows, mask=inside, other=LOWEST) - top)  # [BS]
+        total += tl.sum(weight * tl.load(rows + 1, mask=inside, other=0.0), 0)
+        pooled += tl.sum(weight[:, None] * tl.load(rows[:, None] + 4 + c[None, :], mask=mask, other=0.0), 0)
+        summed += tl.sum(tl.load(rows[:, None] + 4 + C + c[None, :], mask=mask, other=0.0), 0)
+    store_vector(row, pooled / total, c, C)
+    store_vector(row + C, summed / P, c, C)
+    if s == 0:
+        tl.store(row + 6 * C + A_MAX, top)
+        tl.store(row + 6 * C + A_SUM, total)
+
+
+@triton.jit
+def make_value(
+    row, s, W_v, b_v, C: tl.constexpr, BC: tl.constexpr, BHS: tl.constexpr, BR: tl.constexpr, PAPER: tl.constexpr,
+    ACC: tl.constexpr,
+):  # fmt: skip
+    """v = W_v c + b_v, this program's rows."""
+    H: tl.constexpr = C // 2
+    c = load_vector(row, tl.arange(0, BC), C, ACC)
+    for r0 in range(s * BHS, tl.minimum((s + 1) * BHS, H), BR):
+        r = r0 + tl.arange(0, BR)
+        v = rows_by(W_v, r, c, H, C, BC, ACC)
+        if PAPER:
+            v += load_vector(b_v, r, H, ACC)
+        store_vector(row + 5 * C, v, r, H)
+
+
+@triton.jit
+def make_query(
+    row, s, y, W_q2, b_q2, C: tl.constexpr, BC: tl.constexpr, BHS: tl.constexpr, BR: tl.constexpr, PAPER: tl.constexpr,
+    ACC: tl.constexpr,
+):  # fmt: skip
+    """q' = W_q' y + b_q', this program's rows, for y [BC]."""
+    H: tl.constexpr = C // 2
+    for r0 in range(s * BHS, tl.minimum((s + 1) * BHS, H), BR):
+        r = r0 + tl.arange(0, BR)
+        q = rows_by(W_q2, r, y, H, C, BC, ACC)
+        if PAPER:
+            q += load_vector(b_q2, r, H, ACC)
+        store_vector(row + 5 * C + H, q, r, H)
+
+
+@triton.jit
+def make_z(
+    row, s, W_z, b_z, C: tl.constexpr, BH: tl.constexpr, BCS: tl.constexpr, BZ: tl.constexpr, PAPER: tl.constexpr,
+    ACC: tl.constexpr,
+):  # fmt: skip
+    """z = W_z v + b_z, this program's channels."""
+    H: tl.constexpr = C // 2
+    v = load_vector(row + 5 * C, tl.arange(0, BH), H, ACC)
+    for c0 in range(s * BCS, tl.minimum((s + 1) * BCS, C), BZ):
+        c = c0 + tl.arange(0, BZ)
+        z = rows_by(W_z, c, v, C, H, BH, ACC)
+        if PAPER:
+            z += load_vector(b_z, c, C, ACC)
+        store_vector(row + 6 * C + 8, z, c, C)
+
+
+@triton.jit
+def make_u(
+    row, s, W_v2, b_v2, C: tl.constexpr, BH: tl.constexpr, BCS: tl.constexpr, BU: tl.constexpr, PAPER: tl.constexpr,
+    ACC: tl.constexpr,
+):  # fmt: skip
+    """u = W_v'^T t, this program's channels, with t the softmax of q' (paper) or q' itself (released)."""
+    H: tl.constexpr = C // 2
+    i = tl.arange(0, BH)
+    q = tl.load(row + 5 * C + H + i, mask=i < H, other=float("-inf"))
+    top = tl.zeros((), ACC)
+    total = tl.full((), 1.0, ACC)
+    beta = tl.zeros((), ACC)
+    if PAPER:
+        top = tl.max(q, 0)
+        t = tl.exp(q - top)
+        total = tl.sum(t, 0)
+        beta = tl.sum(t * load_vector(b_v2, i, H, ACC), 0) / total
+    c = s * BCS + tl.arange(0, BCS)
+    u = tl.zeros((BCS,), ACC)
+    for r0 in range(0, H, BU):
+        r = r0 + tl.arange(0, BU)
+        weight = tl.load(row + 5 * C + H + r, mask=r < H, other=float("-inf") if PAPER else 0.0)
+        if PAPER:
+            weight = tl.exp(weight - top)
+        u += columns_by(W_v2, r, c, weight, H, C, ACC)
+    store_vector(row + 4 * C, u / total, c, C)
+    if s == 0:
+        tl.store(row + 6 * C + BETA, beta)
+        if PAPER:
+            tl.store(row + 6 * C + T_MAX, top)
+            tl.store(row + 6 * C + T_SUM, total)
+
+
+@triton.jit(do_not_specialize=COUNTS)
+def gate(
+    x, out, partial, state, sums, W_v, b_v, W_z, b_z, ln_w, ln_b, W_q2, b_q2, W_v2, b_v2, factor, PV, splits, tiles,
+    C: tl.constexpr, BC: tl.constexpr, K: tl.constexpr, T: tl.constexpr, V: tl.constexpr, S: tl.constexpr,
+    BR: tl.constexpr, BZ: tl.constexpr, BU: tl.constexpr, BS: tl.constexpr, VEC: tl.constexpr, LAST: tl.constexpr,
+    WIDE: tl.constexpr, SMALL: tl.constexpr, PAPER: tl.constexpr, SEQ: tl.constexpr, BEGIN: tl.constexpr,
+    END: tl.constexpr, ACC: tl.constexpr,
+):  # fmt: skip
+    """Both gates of a sample by S programs; ``tiles`` tiles of pixels are each one's share in passes over x."""
+    P = PV * VEC
+    BH: tl.constexpr = BC // 2
+    BCS: tl.constexpr = BC // S
+    BHS: tl.constexpr = BH // S
+    b, s, first, last = share(tl.program_id(0), S, tiles, P, K * T * V)
+    partial += b * splits * (2 * C + 4)
+    row = state + b * (7 * C + 8)
+    met = row + 6 * C + MET
+    if BEGIN <= 0:
+        join(partial, row, s, splits, P, C, BCS, BS, ACC)
+    if BEGIN <= 0 and END > 1:
+        meet(met, S, S)
+    if BEGIN <= 1 and END > 1:
+        make_value(row, s, W_v, b_v, C, BC, BHS, BR, PAPER, ACC)
+        if not SEQ:
+            m = load_vector(row + C, tl.arange(0, BC), C, ACC)
+            make_query(row, s, m, W_q2, b_q2, C, BC, BHS, BR, PAPER, ACC)
+    if BEGIN <= 1 and END > 2:
+        meet(met, 2 * S, S)
+    if BEGIN <= 2 and END > 2:
+        make_z(row, s, W_z, b_z, C, BH, BCS, BZ, PAPER, ACC)
+        if not SEQ:
+            make_u(row, s, W_v2, b_v2, C, BH, BCS, BU, PAPER, ACC)
+    NEXT: tl.constexpr = 5 if SEQ else 3
+    if SEQ:
+        if BEGIN <= 2 and END > 3:
+            meet(met, 3 * S, S)
+        if BEGIN <= 3 and END > 3:
+            g, _, _ = channel_gate(row, ln_w, ln_b, C, BC, PAPER, ACC)
+            y = tl.reshape(g * load_channels(row + C, C, BC, ACC), (BC,))
+            make_query(row, s, y, W_q2, b_q2, C, BC, BHS, BR, PAPER, ACC)
+        if BEGIN <= 3 and END > 4:
+            meet(met, 4 * S, S)
+        if BEGIN <= 4 and END > 4:
+            make_u(row, s, W_v2, b_v2, C, BH, BCS, BU, PAPER, ACC)
+    if not PAPER:
+        if BEGIN < NEXT and END > NEXT:
+            meet(met, NEXT * S, S)
+        if BEGIN <= NEXT and END > NEXT:
+            u = load_channels(row + 4 * C, C, BC, ACC)
+            top, total = logit_sums(x + b * C * P, u, first, last, P, C, BC, K, T, V, LAST, WIDE, ACC)
+            store_channels(sums + (b * S + s) * 2, top, 1, 1)
+            store_channels(sums + (b * S + s) * 2 + 1, total, 1, 1)
+    if SMALL:
+        FINAL: tl.constexpr = NEXT if PAPER else NEXT + 1
+        if BEGIN < FINAL and END > FINAL:
+            meet(met, FINAL * S, S)
+        if BEGIN <= FINAL and END > FINAL:
+            scale_share(
+                x + b * C * P, out + b * C * P, row, sums + b * S * 2, S, ln_w, ln_b, factor, s == 0, first, last, P,
+                C, BC, K, T, V, S, LAST, WIDE, PAPER, SEQ, ACC,
+            )  # fmt: skip

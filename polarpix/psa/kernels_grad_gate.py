@@ -1,0 +1,212 @@
+"""The Triton kernel between the two passes of the fused backward: from the sums of ``grad_pool`` to the gradients of
+all small vectors.
+
+S programs share a sample, as in :mod:`polarpix.psa.kernels_gate`:
+
+    0 dg and du   1 dt (and dz, dv)   2 dm (and dc)   in sequence 3 dz, dv   4 dc
+    small samples, last: the second pass over x and d
+"""
+
+# Triton's language has no types that mypy could check.
+# mypy: disable-error-code="no-untyped-def, no-untyped-call, misc, operator, index, no-any-return, untyped-decorator"
+
+from __future__ import annotations
+
+import triton
+import triton.language as tl
+
+from polarpix.psa.kernels_gate import columns_by, rows_by
+from polarpix.psa.kernels_grad import input_share
+from polarpix.psa.tiles import COUNTS, RSTD, T_MAX, T_SUM, load_vector, meet, share, store_vector
+
+__all__ = ["grad_gate", "stages"]
+
+
+def stages(layout: str, small: bool) -> int:
+    """How many stages a kernel between the passes has in the backward."""
+    return (5 if layout == "sequential" else 3) + small
+
+
+@triton.jit
+def join_gradients(
+    partial, row, out, s, splits,
+    C: tl.constexpr, BCS: tl.constexpr, BS: tl.constexpr, PAPER: tl.constexpr, SEQ: tl.constexpr, ACC: tl.constexpr,
+):  # fmt: skip
+    """dg and du of this program's channels, and dbeta, from all splits of the sample, taken in their order."""
+    L: tl.constexpr = 3 * C + 4
+    c = s * BCS + tl.arange(0, BCS)
+    i = tl.arange(0, BS)
+    dbeta = tl.zeros((), ACC)
+    dg = tl.zeros((BCS,), ACC)
+    du = tl.zeros((BCS,), ACC)
+    sigma_x = tl.zeros((BCS,), ACC)
+    for s0 in range(0, splits, BS):
+        inside = s0 + i < splits
+        rows = partial + (s0 + i) * L
+        at = rows[:, None] + 4 + c[None, :]
+        mask = inside[:, None] & (c < C)[None, :]
+        dbeta += tl.sum(tl.load(rows, mask=inside, other=0.0), 0)
+        dg += tl.sum(tl.load(at, mask=mask, other=0.0), 0)
+        du += tl.sum(tl.load(at + C, mask=mask, other=0.0), 0)
+        if not PAPER:
+            sigma_x += tl.sum(tl.load(at + 2 * C, mask=mask, other=0.0), 0)
+    if not PAPER:
+        du -= dbeta * sigma_x
+    if SEQ:
+        dg += load_vector(row + 4 * C, c, C, ACC) * du
+        du *= load_vector(row + 3 * C, c, C, ACC)
+    store_vector(out + 8 * C + 8, dg, c, C)
+    store_vector(out + 4 * C, du, c, C)
+    if s == 0:
+        tl.store(out + 7 * C + C // 2, dbeta)
+
+
+@triton.jit
+def load_query(row, r, C: tl.constexpr, PAPER: tl.constexpr, ACC: tl.constexpr):
+    """The query t of the rows r, from what the forward kept of it."""
+    t = load_vector(row + 5 * C + C // 2, r, C // 2, ACC)
+    if PAPER:
+        t = tl.exp(t - tl.load(row + 6 * C + T_MAX)) / tl.load(row + 6 * C + T_SUM)
+    return tl.where(r < C // 2, t, 0.0)
+
+
+@triton.jit
+def make_dt(
+    row, out, s, W_v2, b_v2,
+    C: tl.constexpr, BC: tl.constexpr, BHS: tl.constexpr, BR: tl.constexpr, PAPER: tl.constexpr, ACC: tl.constexpr,
+):  # fmt: skip
+    """dt = W_v' du + dbeta b_v', this program's rows; and t, for the weights' gradients."""
+    H: tl.constexpr = C // 2
+    du = load_vector(out + 4 * C, tl.arange(0, BC), C, ACC)
+    dbeta = tl.load(out + 7 * C + H)
+    for r0 in range(s * BHS, tl.minimum((s + 1) * BHS, H), BR):
+        r = r0 + tl.arange(0, BR)
+        dt = rows_by(W_v2, r, du, H, C, BC, ACC)
+        if PAPER:
+            dt += dbeta * load_vector(b_v2, r, H, ACC)
+        store_vector(out + 7 * C, load_query(row, r, C, PAPER, ACC), r, H)
+        store_vector(out + 7 * C + H + 2, dt, r, H)
+
+
+@triton.jit
+def make_dv(
+    row, out, s, W_z, ln_w,
+    C: tl.constexpr, BC: tl.constexpr, BHS: tl.constexpr, BR: tl.constexpr, PAPER: tl.constexpr, ACC: tl.constexpr,
+):  # fmt: skip
+    """dn and dz through sigmoid and LayerNorm, and of dv = W_z^T dz this program's rows."""
+    H: tl.constexpr = C // 2
+    c = tl.arange(0, BC)
+    g = load_vector(row + 3 * C, c, C, ACC)
+    dn = load_vector(out + 8 * C + 8, c, C, ACC) * g * (1.0 - g)
+    dz = dn
+    if PAPER:
+        zhat = load_vector(row + 2 * C, c, C, ACC)
+        dz = dn * load_vector(ln_w, c, C, ACC)
+        dz -= tl.sum(dz, 0) / C + zhat * (tl.sum(dz * zhat, 0) / C)
+        dz = tl.where(c < C, dz * tl.load(row + 6 * C + RSTD), 0.0)
+    if s == 0:
+        store_vector(out + 2 * C, dn, c, C)
+        store_vector(out + 3 * C, dz, c, C)
+    for r0 in range(s * BHS, tl.minimum((s + 1) * BHS, H), BR):
+        r = r0 + tl.arange(0, BR)
+        store_vector(out + 6 * C, columns_by(W_z, c, r, dz, C, H, ACC), r, H)
+
+
+@triton.jit
+def make_dm(
+    row, out, s, W_q2, P,
+    C: tl.constexpr, BH: tl.constexpr, BCS: tl.constexpr, BU: tl.constexpr, PAPER: tl.constexpr, SEQ: tl.constexpr,
+    ACC: tl.constexpr,
+):  # fmt: skip
+    """dh, the gradient of the query before its softmax, and dm = W_q'^T dh of this program's channels."""
+    H: tl.constexpr = C // 2
+    i = tl.arange(0, BH)
+    dt = load_vector(out + 7 * C + H + 2, i, H, ACC)
+    t_dt = tl.zeros((), ACC)
+    if PAPER:
+        t = load_vector(out + 7 * C, i, H, ACC)
+        t_dt = tl.sum(t * dt, 0)
+        dt = t * (dt - t_dt)
+    if s == 0:
+        store_vector(out + 6 * C + H, dt, i, H)
+    c = s * BCS + tl.arange(0, BCS)
+    dm = tl.zeros((BCS,), ACC)
+    for r0 in range(0, H, BU):
+        r = r0 + tl.arange(0, BU)
+        dh = load_vector(out + 7 * C + H + 2, r, H, ACC)
+        if PAPER:
+            dh = load_vector(out + 7 * C, r, H, ACC) * (dh - t_dt)
+        dm += columns_by(W_q2, r, c, dh, H, C, ACC)
+    m = load_vector(row + C, c, C, ACC)
+    if SEQ:
+        g = load_vector(row + 3 * C, c, C, ACC)
+        store_vector(out + 8 * C + 8, load_vector(out + 8 * C + 8, c, C, ACC) + dm * m, c, C)
+        dm *= g
+        m *= g
+    store_vector(out + 5 * C, m, c, C)
+    store_vector(out + C, dm / P, c, C)
+
+
+@triton.jit
+def make_dc(out, s, W_v, C: tl.constexpr, BCS: tl.constexpr, BU: tl.constexpr, ACC: tl.constexpr):
+    """dc = W_v^T dv, this program's channels."""
+    H: tl.constexpr = C // 2
+    c = s * BCS + tl.arange(0, BCS)
+    dc = tl.zeros((BCS,), ACC)
+    for r0 in range(0, H, BU):
+        r = r0 + tl.arange(0, BU)
+        dc += columns_by(W_v, r, c, load_vector(out + 6 * C, r, H, ACC), H, C, ACC)
+    store_vector(out, dc, c, C)
+
+
+@triton.jit(do_not_specialize=COUNTS)
+def grad_gate(
+    x, d, dx, W_q, partial, state, grads, dw, W_v, W_z, ln_w, W_q2, W_v2, b_v2, factor, PV, splits, tiles,
+    C: tl.constexpr, BC: tl.constexpr, K: tl.constexpr, T: tl.constexpr, V: tl.constexpr, S: tl.constexpr,
+    BR: tl.constexpr, BU: tl.constexpr, BS: tl.constexpr, VEC: tl.constexpr, LAST: tl.constexpr, D_LAST: tl.constexpr,
+    WIDE: tl.constexpr, SMALL: tl.constexpr, PAPER: tl.constexpr, SEQ: tl.constexpr, BEGIN: tl.constexpr,
+    END: tl.constexpr, ACC: tl.constexpr,
+):  # fmt: skip
+    """Between the passes, S programs a sample; ``tiles`` tiles of pixels are each one's share in a pass over x."""
+    P = PV * VEC
+    BH: tl.constexpr = BC // 2
+    BCS: tl.constexpr = BC // S
+    BHS: tl.constexpr = BH // S
+    b, s, first, last = share(tl.program_id(0), S, tiles, P, K * T * V)
+    partial += b * splits * (3 * C + 4)
+    row = state + b * (7 * C + 8)
+    out = grads + b * (9 * C + 8)
+    met = out + 8 * C + 4
+    if BEGIN <= 0:
+        join_gradients(partial, row, out, s, splits, C, BCS, BS, PAPER, SEQ, ACC)
+    if BEGIN <= 0 and END > 1:
+        meet(met, S, S)
+    if BEGIN <= 1 and END > 1:
+        make_dt(row, out, s, W_v2, b_v2, C, BC, BHS, BR, PAPER, ACC)
+        if not SEQ:
+            make_dv(row, out, s, W_z, ln_w, C, BC, BHS, BR, PAPER, ACC)
+    if BEGIN <= 1 and END > 2:
+        meet(met, 2 * S, S)
+    if BEGIN <= 2 and END > 2:
+        make_dm(row, out, s, W_q2, P, C, BH, BCS, BU, PAPER, SEQ, ACC)
+        if not SEQ:
+            make_dc(out, s, W_v, C, BCS, BU, ACC)
+    FINAL: tl.constexpr = 5 if SEQ else 3
+    if SEQ:
+        if BEGIN <= 2 and END > 3:
+            meet(met, 3 * S, S)
+        if BEGIN <= 3 and END > 3:
+            make_dv(row, out, s, W_z, ln_w, C, BC, BHS, BR, PAPER, ACC)
+        if BEGIN <= 3 and END > 4:
+            meet(met, 4 * S, S)
+        if BEGIN <= 4 and END > 4:
+            make_dc(out, s, W_v, C, BCS, BU, ACC)
+    if SMALL:
+        if BEGIN < FINAL and END > FINAL:
+            meet(met, FINAL * S, S)
+        if BEGIN <= FINAL and END > FINAL:
+            at = b * C * P
+            input_share(
+                x + at, d + at, dx + at, W_q, row, out, dw + (b * S + s) * C, factor, first, last, P,
+                C, BC, K, T, V, LAST, D_LAST, WIDE, PAPER, SEQ, ACC,
+            )  # fmt: skip
