@@ -147,8 +147,8 @@ def join_logits(sums, parts, BS: tl.constexpr, ACC: tl.constexpr):
 def scale_share(
     x, out, row, sums, parts, ln_w, ln_b, factor, keeps, first, last, P,
     C: tl.constexpr, BC: tl.constexpr, K: tl.constexpr, T: tl.constexpr, V: tl.constexpr, BS: tl.constexpr,
-    LAST: tl.constexpr, WIDE: tl.constexpr, AHEAD: tl.constexpr, PAPER: tl.constexpr, SEQ: tl.constexpr,
-    ACC: tl.constexpr,
+    LAST: tl.constexpr, WIDE: tl.constexpr, STREAM: tl.constexpr, AHEAD: tl.constexpr, PAPER: tl.constexpr,
+    SEQ: tl.constexpr, ACC: tl.constexpr,
 ):  # fmt: skip
     """out = factor * x*(g + s) or factor * x*g*s on the pixels first .. last of a sample.
 
@@ -156,7 +156,7 @@ def scale_share(
     """
     BP: tl.constexpr = K * T * V
     if AHEAD:
-        following = load_tile(x, first, last, P, C, BC, K, T, V, LAST, WIDE, True)
+        following = load_tile(x, first, last, P, C, BC, K, T, V, LAST, WIDE, STREAM)
     g, zhat, rstd = channel_gate(row, ln_w, ln_b, C, BC, PAPER, ACC)
     u = load_channels(row + 4 * C, C, BC, ACC)
     beta = tl.load(row + 6 * C + BETA)
@@ -177,9 +177,9 @@ def scale_share(
     for p0 in range(first, last, BP):
         if AHEAD:
             tile = following.to(ACC)
-            following = load_tile(x, p0 + BP, last, P, C, BC, K, T, V, LAST, WIDE, True)
+            following = load_tile(x, p0 + BP, last, P, C, BC, K, T, V, LAST, WIDE, STREAM)
         else:
-            tile = load_tile(x, p0, last, P, C, BC, K, T, V, LAST, WIDE, True).to(ACC)
+            tile = load_tile(x, p0, last, P, C, BC, K, T, V, LAST, WIDE, STREAM).to(ACC)
         e = tl.sum(tile * u, 0, keep_dims=True) + beta
         if not PAPER:
             e = tl.exp(e - top) / total
@@ -188,15 +188,15 @@ def scale_share(
             tile *= g * s
         else:
             tile *= g + s * factor
-        store_tile(out, tile, p0, last, P, C, BC, K, T, V, LAST, WIDE)
+        store_tile(out, tile, p0, last, P, C, BC, K, T, V, LAST, WIDE, STREAM)
 
 
 @triton.jit(do_not_specialize=COUNTS)
 def scale(
     x, out, state, sums, ln_w, ln_b, factor, PV, splits, tiles, parts,
     C: tl.constexpr, BC: tl.constexpr, K: tl.constexpr, T: tl.constexpr, V: tl.constexpr, BS: tl.constexpr,
-    VEC: tl.constexpr, LAST: tl.constexpr, WIDE: tl.constexpr, AHEAD: tl.constexpr, PAPER: tl.constexpr,
-    SEQ: tl.constexpr, ACC: tl.constexpr,
+    VEC: tl.constexpr, LAST: tl.constexpr, WIDE: tl.constexpr, STREAM: tl.constexpr, AHEAD: tl.constexpr,
+    PAPER: tl.constexpr, SEQ: tl.constexpr, ACC: tl.constexpr,
 ):  # fmt: skip
     """Pass 2 over x: writes out. Begins where ``pool`` ended, with what the cache still holds."""
     P = PV * VEC
@@ -204,5 +204,5 @@ def scale(
     b, split, first, last = share(program, splits, tiles, P, K * T * V)
     scale_share(
         x + b * C * P, out + b * C * P, state + b * (7 * C + 8), sums + b * parts * 2, parts, ln_w, ln_b, factor,
-        split == 0, first, last, P, C, BC, K, T, V, BS, LAST, WIDE, AHEAD, PAPER, SEQ, ACC,
+        split == 0, first, last, P, C, BC, K, T, V, BS, LAST, WIDE, STREAM, AHEAD, PAPER, SEQ, ACC,
     )  # fmt: skip

@@ -4,7 +4,7 @@ S programs share a sample. A matrix of the block is read by parts, each once a s
 meet, as each needs what all of them made. Triton's interpreter runs one program after the other, so there each stage is
 a launch of its own: ``BEGIN`` and ``END`` say which stages a launch does.
 
-    0 c and m   1 v (and the query q')   2 z (and u)   in sequence 3 q' of g*m   4 u
+    0 c and m (small samples: with 1)   1 v (and the query q')   2 z (and u)   in sequence 3 q' of g*m   4 u
     released form, next: the softmax sums of the logits over a share of the pixels
     small samples, last: the second pass over x
 """
@@ -58,10 +58,15 @@ def load_block(W, r, i, rows, n: tl.constexpr):
 
 
 @triton.jit
-def join(partial, row, s, splits, P, C: tl.constexpr, BCS: tl.constexpr, BS: tl.constexpr, ACC: tl.constexpr):
-    """c and m of this program's channels from all splits of the sample, taken in their order."""
+def join(
+    partial, row, c0, keeps, splits, P, C: tl.constexpr, BCS: tl.constexpr, BS: tl.constexpr, ACC: tl.constexpr
+):  # fmt: skip
+    """c and m [BCS] of the channels from c0 on from all splits of the sample, taken in their order.
+
+    With ``keeps`` they go to the state row, and A_MAX and A_SUM with those of the first channels.
+    """
     L: tl.constexpr = 2 * C + 4
-    c = s * BCS + tl.arange(0, BCS)
+    c = c0 + tl.arange(0, BCS)
     i = tl.arange(0, BS)
     tops = tl.full((BS,), LOWEST, ACC)
     for s0 in range(0, splits, BS):
@@ -78,11 +83,15 @@ def join(partial, row, s, splits, P, C: tl.constexpr, BCS: tl.constexpr, BS: tl.
         total += tl.sum(weight * tl.load(rows + 1, mask=inside, other=0.0), 0)
         pooled += tl.sum(weight[:, None] * tl.load(rows[:, None] + 4 + c[None, :], mask=mask, other=0.0), 0)
         summed += tl.sum(tl.load(rows[:, None] + 4 + C + c[None, :], mask=mask, other=0.0), 0)
-    store_vector(row, pooled / total, c, C)
-    store_vector(row + C, summed / P, c, C)
-    if s == 0:
-        tl.store(row + 6 * C + A_MAX, top)
-        tl.store(row + 6 * C + A_SUM, total)
+    pooled /= total
+    summed /= P
+    if keeps:
+        store_vector(row, pooled, c, C)
+        store_vector(row + C, summed, c, C)
+        if c0 == 0:
+            tl.store(row + 6 * C + A_MAX, top)
+            tl.store(row + 6 * C + A_SUM, total)
+    return pooled, summed
 
 
 @triton.jit
@@ -145,8 +154,8 @@ def gate(
     x, out, partial, state, sums, W_v, b_v, W_z, b_z, ln_w, ln_b, W_q2, b_q2, W_v2, b_v2, factor, PV, splits, tiles,
     C: tl.constexpr, BC: tl.constexpr, K: tl.constexpr, T: tl.constexpr, V: tl.constexpr, S: tl.constexpr,
     BR: tl.constexpr, BZ: tl.constexpr, BU: tl.constexpr, BS: tl.constexpr, VEC: tl.constexpr, LAST: tl.constexpr,
-    WIDE: tl.constexpr, AHEAD: tl.constexpr, SMALL: tl.constexpr, PAPER: tl.constexpr, SEQ: tl.constexpr,
-    BEGIN: tl.constexpr, END: tl.constexpr, ACC: tl.constexpr,
+    WIDE: tl.constexpr, STREAM: tl.constexpr, AHEAD: tl.constexpr, SMALL: tl.constexpr, PAPER: tl.constexpr,
+    SEQ: tl.constexpr, BEGIN: tl.constexpr, END: tl.constexpr, ACC: tl.constexpr,
 ):  # fmt: skip
     """Both gates of a sample by S programs; ``tiles`` tiles of pixels are each one's share in passes over x."""
     P = PV * VEC
@@ -157,27 +166,32 @@ def gate(
     partial += b * splits * (2 * C + 4)
     row = state + b * (7 * C + 8)
     met = row + 6 * C + MET
+    LESS: tl.constexpr = 1 if SMALL else 0  # one wait
     H: tl.constexpr = C // 2
     h0, h1 = s * BHS, tl.minimum((s + 1) * BHS, H)  # rows of this program, of weights of h rows
     c0, c1 = s * BCS, tl.minimum((s + 1) * BCS, C)
     c, h = tl.arange(0, BC), tl.arange(0, BH)
     r, z, u = tl.arange(0, BR), tl.arange(0, BZ), tl.arange(0, BU)
     mine = c0 + tl.arange(0, BCS)
-    if BEGIN <= 0:
-        join(partial, row, s, splits, P, C, BCS, BS, ACC)
     # What does not depend on others is asked for while they are waited for.
-    if BEGIN <= 0 and END > 1:
-        arrive(met, S)
+    if not SMALL:
+        if BEGIN <= 0:
+            join(partial, row, c0, True, splits, P, C, BCS, BS, ACC)
+        if BEGIN <= 0 and END > 1:
+            arrive(met, S)
     if BEGIN <= 1 and END > 1:
         value = load_rows(W_v, h0 + r, h1, C, BC)
         if not SEQ:
             query = load_rows(W_q2, h0 + r, h1, C, BC)
-    if BEGIN <= 0 and END > 1:
-        wait(met, S, S)
     if BEGIN <= 1 and END > 1:
-        make_rows(row + 5 * C, value, W_v, b_v, load_vector(row, c, C, ACC), h0, h1, C, BC, BR, PAPER, ACC)
+        if SMALL:  # of few splits: each program joins them for itself and waits for none
+            pooled, m = join(partial, row, 0, s == 0, splits, P, C, BC, BS, ACC)
+        else:
+            if BEGIN <= 0:
+                wait(met, S, S)
+            pooled, m = load_vector(row, c, C, ACC), load_vector(row + C, c, C, ACC)
+        make_rows(row + 5 * C, value, W_v, b_v, pooled, h0, h1, C, BC, BR, PAPER, ACC)
         if not SEQ:
-            m = load_vector(row + C, c, C, ACC)
             make_rows(row + 5 * C + H, query, W_q2, b_q2, m, h0, h1, C, BC, BR, PAPER, ACC)
     if BEGIN <= 1 and END > 2:
         arrive(met, S)
@@ -186,7 +200,7 @@ def gate(
         if not SEQ:
             back = load_block(W_v2, u, mine, H, C)
     if BEGIN <= 1 and END > 2:
-        wait(met, 2 * S, S)
+        wait(met, (2 - LESS) * S, S)
     if BEGIN <= 2 and END > 2:
         v = load_vector(row + 5 * C, h, H, ACC)
         make_rows(row + 6 * C + 8, up, W_z, b_z, v, c0, c1, H, BH, BZ, PAPER, ACC)
@@ -199,7 +213,7 @@ def gate(
         if BEGIN <= 3 and END > 3:
             query = load_rows(W_q2, h0 + r, h1, C, BC)
         if BEGIN <= 2 and END > 3:
-            wait(met, 3 * S, S)
+            wait(met, (3 - LESS) * S, S)
         if BEGIN <= 3 and END > 3:
             g, _, _ = channel_gate(row, ln_w, ln_b, C, BC, PAPER, ACC)
             y = tl.reshape(g * load_channels(row + C, C, BC, ACC), (BC,))
@@ -209,13 +223,13 @@ def gate(
         if BEGIN <= 4 and END > 4:
             back = load_block(W_v2, u, mine, H, C)
         if BEGIN <= 3 and END > 4:
-            wait(met, 4 * S, S)
+            wait(met, (4 - LESS) * S, S)
         if BEGIN <= 4 and END > 4:
             make_u(row, s, back, W_v2, b_v2, C, BH, BCS, BU, PAPER, ACC)
     if not PAPER:
         if BEGIN < NEXT and END > NEXT:
             arrive(met, S)
-            wait(met, NEXT * S, S)
+            wait(met, (NEXT - LESS) * S, S)
         if BEGIN <= NEXT and END > NEXT:
             weight = load_channels(row + 4 * C, C, BC, ACC)
             top, total = logit_sums(x + b * C * P, weight, first, last, P, C, BC, K, T, V, LAST, WIDE, AHEAD, ACC)
@@ -225,9 +239,9 @@ def gate(
         FINAL: tl.constexpr = NEXT if PAPER else NEXT + 1
         if BEGIN < FINAL and END > FINAL:
             arrive(met, S)
-            wait(met, FINAL * S, S)
+            wait(met, (FINAL - LESS) * S, S)
         if BEGIN <= FINAL and END > FINAL:
             scale_share(
                 x + b * C * P, out + b * C * P, row, sums + b * S * 2, S, ln_w, ln_b, factor, s == 0, first, last, P,
-                C, BC, K, T, V, S, LAST, WIDE, AHEAD, PAPER, SEQ, ACC,
+                C, BC, K, T, V, S, LAST, WIDE, STREAM, AHEAD, PAPER, SEQ, ACC,
             )  # fmt: skip

@@ -127,8 +127,8 @@ def input_share(
     BP: tl.constexpr = K * T * V
     inner = pixels(K, T, V)
     if AHEAD:
-        next_x = load_tile(x, first, last, P, C, BC, K, T, V, LAST, WIDE, True)
-        next_d = load_tile(d, first, last, P, C, BC, K, T, V, D_LAST, WIDE, True)
+        next_x = load_tile(x, first, last, P, C, BC, K, T, V, LAST, WIDE, False)
+        next_d = load_tile(d, first, last, P, C, BC, K, T, V, D_LAST, WIDE, False)
     w = load_channels(W_q, C, BC, ACC)
     g = load_channels(row + 3 * C, C, BC, ACC) * factor
     u = load_channels(row + 4 * C, C, BC, ACC)
@@ -149,11 +149,11 @@ def input_share(
         if AHEAD:
             tile = next_x.to(ACC)  # [BC, K, T, V]
             dout = next_d.to(ACC)
-            next_x = load_tile(x, p0 + BP, last, P, C, BC, K, T, V, LAST, WIDE, True)
-            next_d = load_tile(d, p0 + BP, last, P, C, BC, K, T, V, D_LAST, WIDE, True)
+            next_x = load_tile(x, p0 + BP, last, P, C, BC, K, T, V, LAST, WIDE, False)
+            next_d = load_tile(d, p0 + BP, last, P, C, BC, K, T, V, D_LAST, WIDE, False)
         else:
-            tile = load_tile(x, p0, last, P, C, BC, K, T, V, LAST, WIDE, True).to(ACC)
-            dout = load_tile(d, p0, last, P, C, BC, K, T, V, D_LAST, WIDE, True).to(ACC)
+            tile = load_tile(x, p0, last, P, C, BC, K, T, V, LAST, WIDE, False).to(ACC)
+            dout = load_tile(d, p0, last, P, C, BC, K, T, V, D_LAST, WIDE, False).to(ACC)
         product = dout * tile
         if SEQ:
             product *= g
@@ -173,7 +173,7 @@ def input_share(
         else:
             dout *= g + s * factor
         dout += u * de + dc * a + w * dr + dm
-        store_tile(dx, dout, p0, last, P, C, BC, K, T, V, LAST, WIDE)
+        store_tile(dx, dout, p0, last, P, C, BC, K, T, V, LAST, WIDE, False)
     store_channels(dw, total_of(part), C, BC)
 
 

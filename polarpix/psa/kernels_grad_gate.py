@@ -3,7 +3,7 @@ all small vectors.
 
 S programs share a sample, as in :mod:`polarpix.psa.kernels_gate`:
 
-    0 dg and du   1 dt (and dz, dv)   2 dm (and dc)   in sequence 3 dz, dv   4 dc
+    0 dg and du (small samples: with 1)   1 dt (and dz, dv)   2 dm (and dc)   in sequence 3 dz, dv   4 dc
     small samples, last: the second pass over x and d
 """
 
@@ -29,12 +29,15 @@ def stages(layout: str, small: bool) -> int:
 
 @triton.jit
 def join_gradients(
-    partial, row, out, s, splits,
+    partial, row, out, c0, keeps, splits,
     C: tl.constexpr, BCS: tl.constexpr, BS: tl.constexpr, PAPER: tl.constexpr, SEQ: tl.constexpr, ACC: tl.constexpr,
 ):  # fmt: skip
-    """dg and du of this program's channels, and dbeta, from all splits of the sample, taken in their order."""
+    """dg and du [BCS] of the channels from c0 on, and dbeta, from all splits of the sample, taken in their order.
+
+    With ``keeps`` they go to the grads row, and dbeta with those of the first channels.
+    """
     L: tl.constexpr = 3 * C + 4
-    c = s * BCS + tl.arange(0, BCS)
+    c = c0 + tl.arange(0, BCS)
     i = tl.arange(0, BS)
     dbeta = tl.zeros((), ACC)
     dg = tl.zeros((BCS,), ACC)
@@ -55,10 +58,12 @@ def join_gradients(
     if SEQ:
         dg += load_vector(row + 4 * C, c, C, ACC) * du
         du *= load_vector(row + 3 * C, c, C, ACC)
-    store_vector(out + 8 * C + 8, dg, c, C)
-    store_vector(out + 4 * C, du, c, C)
-    if s == 0:
-        tl.store(out + 7 * C + C // 2, dbeta)
+    if keeps:
+        store_vector(out + 8 * C + 8, dg, c, C)
+        store_vector(out + 4 * C, du, c, C)
+        if c0 == 0:
+            tl.store(out + 7 * C + C // 2, dbeta)
+    return dg, du, dbeta
 
 
 @triton.jit
@@ -72,13 +77,11 @@ def load_query(row, r, C: tl.constexpr, PAPER: tl.constexpr, ACC: tl.constexpr):
 
 @triton.jit
 def make_dt(
-    row, out, tile, W_v2, b_v2, first, last,
+    row, out, du, dbeta, tile, W_v2, b_v2, first, last,
     C: tl.constexpr, BC: tl.constexpr, BR: tl.constexpr, PAPER: tl.constexpr, ACC: tl.constexpr,
 ):  # fmt: skip
     """dt = W_v' du + dbeta b_v', this program's rows; and t, for the weights' gradients."""
     H: tl.constexpr = C // 2
-    du = load_vector(out + 4 * C, tl.arange(0, BC), C, ACC)
-    dbeta = tl.load(out + 7 * C + H)
     for r0 in range(first, last, BR):
         r = r0 + tl.arange(0, BR)
         dt = tl.sum(tile.to(ACC) * du[None, :], 1)
@@ -91,14 +94,14 @@ def make_dt(
 
 @triton.jit
 def make_dv(
-    row, out, s, tile, W_z, ln_w, first, last,
+    row, out, dg, s, tile, W_z, ln_w, first, last,
     C: tl.constexpr, BC: tl.constexpr, BR: tl.constexpr, PAPER: tl.constexpr, ACC: tl.constexpr,
 ):  # fmt: skip
     """dn and dz through sigmoid and LayerNorm, and of dv = W_z^T dz this program's rows."""
     H: tl.constexpr = C // 2
     c = tl.arange(0, BC)
     g = load_vector(row + 3 * C, c, C, ACC)
-    dn = load_vector(out + 8 * C + 8, c, C, ACC) * g * (1.0 - g)
+    dn = dg * g * (1.0 - g)
     dz = dn
     if PAPER:
         zhat = load_vector(row + 2 * C, c, C, ACC)
@@ -181,25 +184,32 @@ def grad_gate(
     row = state + b * (7 * C + 8)
     out = grads + b * (9 * C + 8)
     met = out + 8 * C + 4
+    LESS: tl.constexpr = 1 if SMALL else 0  # one wait
     H: tl.constexpr = C // 2
     h0, h1 = s * BHS, tl.minimum((s + 1) * BHS, H)  # rows of this program, of weights of h rows
     c, r, u = tl.arange(0, BC), tl.arange(0, BR), tl.arange(0, BU)
     mine = s * BCS + tl.arange(0, BCS)
-    if BEGIN <= 0:
-        join_gradients(partial, row, out, s, splits, C, BCS, BS, PAPER, SEQ, ACC)
     # What does not depend on others is asked for while they are waited for.
-    if BEGIN <= 0 and END > 1:
-        arrive(met, S)
+    if not SMALL:
+        if BEGIN <= 0:
+            join_gradients(partial, row, out, s * BCS, True, splits, C, BCS, BS, PAPER, SEQ, ACC)
+        if BEGIN <= 0 and END > 1:
+            arrive(met, S)
     if BEGIN <= 1 and END > 1:
         value = load_rows(W_v2, h0 + r, h1, C, BC)
         if not SEQ:
             up = load_block(W_z, c, h0 + r, C, H)
-    if BEGIN <= 0 and END > 1:
-        wait(met, S, S)
     if BEGIN <= 1 and END > 1:
-        make_dt(row, out, value, W_v2, b_v2, h0, h1, C, BC, BR, PAPER, ACC)
+        if SMALL:  # of few splits: each program joins them for itself and waits for none
+            dg, du, dbeta = join_gradients(partial, row, out, 0, s == 0, splits, C, BC, BS, PAPER, SEQ, ACC)
+        else:
+            if BEGIN <= 0:
+                wait(met, S, S)
+            dg, du = load_vector(out + 8 * C + 8, c, C, ACC), load_vector(out + 4 * C, c, C, ACC)
+            dbeta = tl.load(out + 7 * C + H)
+        make_dt(row, out, du, dbeta, value, W_v2, b_v2, h0, h1, C, BC, BR, PAPER, ACC)
         if not SEQ:
-            make_dv(row, out, s, up, W_z, ln_w, h0, h1, C, BC, BR, PAPER, ACC)
+            make_dv(row, out, dg, s, up, W_z, ln_w, h0, h1, C, BC, BR, PAPER, ACC)
     if BEGIN <= 1 and END > 2:
         arrive(met, S)
     if BEGIN <= 2 and END > 2:
@@ -207,7 +217,7 @@ def grad_gate(
         if not SEQ:
             down = load_block(W_v, u, mine, H, C)
     if BEGIN <= 1 and END > 2:
-        wait(met, 2 * S, S)
+        wait(met, (2 - LESS) * S, S)
     if BEGIN <= 2 and END > 2:
         make_dm(row, out, s, query, W_q2, P, C, BH, BCS, BU, PAPER, SEQ, ACC)
         if not SEQ:
@@ -219,21 +229,22 @@ def grad_gate(
         if BEGIN <= 3 and END > 3:
             up = load_block(W_z, c, h0 + r, C, H)
         if BEGIN <= 2 and END > 3:
-            wait(met, 3 * S, S)
+            wait(met, (3 - LESS) * S, S)
         if BEGIN <= 3 and END > 3:
-            make_dv(row, out, s, up, W_z, ln_w, h0, h1, C, BC, BR, PAPER, ACC)
+            dg = load_vector(out + 8 * C + 8, c, C, ACC)
+            make_dv(row, out, dg, s, up, W_z, ln_w, h0, h1, C, BC, BR, PAPER, ACC)
         if BEGIN <= 3 and END > 4:
             arrive(met, S)
         if BEGIN <= 4 and END > 4:
             down = load_block(W_v, u, mine, H, C)
         if BEGIN <= 3 and END > 4:
-            wait(met, 4 * S, S)
+            wait(met, (4 - LESS) * S, S)
         if BEGIN <= 4 and END > 4:
             make_dc(out, s, down, W_v, C, BCS, BU, ACC)
     if SMALL:
         if BEGIN < FINAL and END > FINAL:
             arrive(met, S)
-            wait(met, FINAL * S, S)
+            wait(met, (FINAL - LESS) * S, S)
         if BEGIN <= FINAL and END > FINAL:
             at = b * C * P
             input_share(

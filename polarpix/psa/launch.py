@@ -202,13 +202,13 @@ def forward_steps(one: Plan, B: int, args: Mapping[str, Any], form: str, layout:
     steps = [
         settle(one, B, pool, (x, W_q, state, state, 1, 1, 1), blocks(one, pool, *MAP) | {"ACC": ACC}),
         settle(
-            one, B, gate, between, blocks(one, gate, *BETWEEN, "BZ") | kind,
+            one, B, gate, between, blocks(one, gate, *BETWEEN, "BZ", "STREAM") | kind,
             kernels_gate.stages(form, layout, one.small),
         ),
     ]  # fmt: skip
     if not one.small:
         last = (x, x, state, state, *args["norm"], 1.0, 1, 1, 1, 1)
-        steps.append(settle(one, B, scale, last, blocks(one, scale, *MAP) | kind | {"BS": one.S}))
+        steps.append(settle(one, B, scale, last, blocks(one, scale, *MAP, "STREAM") | kind | {"BS": one.S}))
     return steps
 
 

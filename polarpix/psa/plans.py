@@ -11,20 +11,23 @@ import triton
 
 __all__ = ["MIXED", "SMALL", "Plan", "plan"]
 
-SMALL = 1 << 16  # elements of a sample whose second pass is done by the programs that make its gates
+SMALL = 1 << 16  # elements of a sample of many channels whose second pass the programs that make its gates do
+CACHED = 96 << 20  # bytes of a map of which the cache of an H200 keeps a good part from pass to pass
 MIXED = 512  # most channels of a gradient that lies in the other memory layout than x and is not copied
 PROGRAMS = 528  # of a pass over the map, where there is no device to ask: four for each of 132 multiprocessors
 MULTIPROCESSORS = 132  # where there is no device to ask
 SECTOR = 16  # numbers of 16 bits in the least that memory gives
 REGISTERS = 1 << 16  # of a multiprocessor
-MOST_TOGETHER = {True: 32, False: 64}  # programs that share a sample between the passes, by paper form
+MANY = 256  # channels whose matrices are shared by the programs of a sample
+MOST_TOGETHER = {True: 32, False: 128}  # programs that share a sample between the passes, by paper form
 
 
 @dataclass(frozen=True)
 class Tiles:
     """A pass over the map: tiles of BC channels by BP = K*T*V pixels, as :mod:`polarpix.psa.tiles` lays them out.
 
-    Each warp of ``warps`` holds a part of a tile; with AHEAD the next one is on its way meanwhile.
+    Each warp of ``warps`` holds a part of a tile; with AHEAD the next one is on its way meanwhile. ``waves`` times as
+    many programs share the pass as a device has room for at a time.
     """
 
     K: int
@@ -32,6 +35,7 @@ class Tiles:
     V: int
     warps: int
     AHEAD: bool
+    waves: int
 
     @property
     def BP(self) -> int:  # noqa: N802 - the kernels' letters
@@ -45,7 +49,8 @@ class Plan:
 
     Both passes over the map have tiles of their own. Between the passes S programs share a sample; tiles of the
     weights have BR rows of C, BZ rows of C/2 and BU rows of C/S numbers; BS splits are joined at a time. VEC pixels are
-    known to lie in one aligned piece. Of small samples the S programs also make the second pass.
+    known to lie in one aligned piece. Of small samples the S programs also make the second pass. STREAM: by the second
+    pass nothing of x and out need stay in cache.
     """
 
     C: int
@@ -65,6 +70,7 @@ class Plan:
     LAST: bool
     D_LAST: bool
     WIDE: bool
+    STREAM: bool
     settled: dict[tuple[Any, ...], Any] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     @property
@@ -82,14 +88,14 @@ class Plan:
         return self.first if kernel in ("pool", "grad_pool") else self.second
 
     def split(self, kernel: str, B: int, programs: int = PROGRAMS) -> tuple[int, int]:
-        """Tiles of a program and programs of a sample, where about so many programs share a pass over B samples."""
+        """Tiles of a program and programs of a sample, where a device has room for so many programs of B samples."""
         BP = self.tiles_of(kernel).BP
         pieces = triton.cdiv(self.P, BP)
         if self.small:
             tiles = triton.cdiv(pieces, self.S)
         else:
             least = 1 if self.aligned else triton.cdiv(SECTOR, BP)  # as a row begins anywhere in a sector
-            tiles = max(min(least, pieces), triton.cdiv(pieces, max(1, programs // B)))
+            tiles = max(min(least, pieces), triton.cdiv(pieces, max(1, self.tiles_of(kernel).waves * programs // B)))
         return tiles, triton.cdiv(pieces, tiles)
 
     def options(self, kernel: str, at_will: bool = False) -> dict[str, int]:
@@ -131,7 +137,7 @@ def plan(
     Args:
         d_last: in the backward, whether the gradient is channels_last, as ``last`` says of the map.
         paper: whether it is the paper form; in the released one the programs between the passes read the map, too.
-        multiprocessors: of the device. No more programs than these wait for each other, so all of them find room.
+        multiprocessors: of the device. So many programs wait for each other that all of them find room.
     """
     backward = d_last is not None
     D_LAST = last if d_last is None else d_last
@@ -140,35 +146,62 @@ def plan(
     VEC = 1 if last and D_LAST else together  # where no map is contiguous nothing depends on it: one kernel less
     aligned = last or inner == together
     BC = max(16, triton.next_power_of_2(C))
-    small = C * P <= SMALL
-    first, second = (lay_out(*way, BC, P, inner, last, aligned) for way in ways(BC, itemsize, last, aligned, backward))
+    # A sample of few channels is shared better by passes of their own, unless it is very small.
+    small = C * P <= SMALL and (BC >= MANY or C * P <= SMALL // 8)
+    kinds = of_small(BC, backward) if small else of_map(BC, last, aligned, backward)
+    first, second = (lay_out(*way, BC, P, itemsize, last, aligned) for way in kinds)
 
-    # Between the passes: one program for each 32 channels of many, and as many as have room in the released form.
-    S = power(multiprocessors / B)
+    # Between the passes: of many channels one program for each 64, 32 or 16, of few ones one; in the released form,
+    # where they read the map, as many as have room. Programs of 128 threads have room twice, whatever they need.
+    S = power(2 * multiprocessors / B)
     if paper:
-        S = min(S, BC // 32 if BC >= 256 else 1)
+        S = min(S, 1 if BC < MANY else BC // 64 if small else BC // 32 if BC == MANY else BC // 16)
     S = max(1, min(S, MOST_TOGETHER[paper]))
     BH, BCS = BC // 2, max(BC // S, 16)
-    gate_warps = second.warps if small else 8 if BC >= 256 or not paper else 4
+    gate_warps = second.warps if small else 4 if paper else 8
     block = 32 * gate_warps * (32 if itemsize > 2 else 64)  # a map of float32 has weights of float32
     BR, BZ, BU = (max(1, min(most, block // n)) for most, n in ((BCS // 2, BC), (BCS, BH), (BH, BCS)))
     return Plan(
         C, P, BC, S, BR, BZ, BU, max(1, min(256, block // BCS)), VEC, first, second, gate_warps, small, aligned, last,
-        D_LAST, WIDE=C * P >= 2**31,
+        D_LAST, WIDE=C * P >= 2**31, STREAM=last and B * C * P * itemsize <= CACHED,
     )  # fmt: skip
 
 
-def ways(BC: int, itemsize: int, last: bool, aligned: bool, backward: bool) -> list[tuple[int, int, bool]]:
-    """Warps of a program, numbers that a thread holds of a tile, and whether the next tile is asked for ahead, of both
-    passes.
-    """
-    warps = max(4, min(16, BC // 64))
-    each = 16 if not aligned else 32 if backward or itemsize > 2 else 64
-    return [(warps, each, True)] * 2
+# Warps of a program, numbers of 16 bits that a thread holds of a tile, whether the next tile is asked for ahead, and
+# waves: of the first and of the second pass. As measured on an H200: docs/derivation.
+Way = tuple[int, int, bool, int]
 
 
-def lay_out(warps: int, each: int, ahead: bool, BC: int, P: int, inner: int, last: bool, aligned: bool) -> Tiles:
-    """Tiles of which each thread holds so many numbers, ``inner`` of which fill 16 bytes."""
+def of_map(BC: int, last: bool, aligned: bool, backward: bool) -> tuple[Way, Way]:
+    """The passes over a map of which each has launches of its own."""
+    if last:  # a warp reads whole pixels, and few of its threads hold the same channels
+        few, many = (2 if BC <= 64 else max(4, BC // 256)), min(16, max(8, BC // 64))
+        if backward:
+            return (few, 32, True, 1), (few, 32, True, 1) if BC <= MANY else (many, 16, True, 1)
+        return (few, 64, True, 1), (few, 32, True, 1) if BC < MANY else (few, 16, True, 3)
+    if aligned:  # a row of a tile should fill 128 bytes
+        warps = min(16, max(2, BC // 32)) if BC <= MANY else min(16, BC // 64)
+        if backward:
+            return (warps, 32, False, 3), (min(4, warps) if BC <= MANY else warps, 32, BC > MANY, 3)
+        return (warps, 64, False, 1), (warps, 64, False, 3)
+    warps = max(4, min(16, BC // 64))  # every number has an address of its own
+    if backward:
+        return (warps, 16, False, 1), (warps, 16, True, 8)
+    return (warps, 16, True, 1), (warps, 32, True, 8)
+
+
+def of_small(BC: int, backward: bool) -> tuple[Way, Way]:
+    """The passes over a small sample, of which the second belongs to the programs between them."""
+    way = (min(16, max(4, BC // 128)), 32 if backward else 64, True, 1)
+    return way, way
+
+
+def lay_out(
+    warps: int, each: int, ahead: bool, waves: int, BC: int, P: int, itemsize: int, last: bool, aligned: bool
+) -> Tiles:
+    """Tiles of which each thread holds so many numbers of 16 bits, or half as many of 32."""
+    inner = 16 // itemsize
+    each = max(4, 2 * each // itemsize)
     BP = max(1, min(32 * warps * each // BC, triton.next_power_of_2(P), 256))
     if last:
         V, T = 1, max(1, min(BP, 32 * warps * inner // BC))
@@ -177,4 +210,4 @@ def lay_out(warps: int, each: int, ahead: bool, BC: int, P: int, inner: int, las
         T = max(1, BP // V)
     else:
         V, T = 1, min(BP, 32)
-    return Tiles(max(1, BP // (T * V)), T, V, warps, ahead)
+    return Tiles(max(1, BP // (T * V)), T, V, warps, ahead, waves)

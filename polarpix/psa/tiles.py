@@ -32,12 +32,8 @@ Vectors between kernels lie in rows of ACC numbers. Offsets within a row:
 
 from __future__ import annotations
 
-import os
-
 import triton
 import triton.language as tl
-
-KEEP: tl.constexpr = tl.constexpr(os.environ.get("PSA_KEEP", ""))
 
 __all__ = [
     "A_MAX",
@@ -95,16 +91,17 @@ def pixels(K: tl.constexpr, T: tl.constexpr, V: tl.constexpr):
 def load_tile(
     x, p0, last, P,
     C: tl.constexpr, BC: tl.constexpr, K: tl.constexpr, T: tl.constexpr, V: tl.constexpr, LAST: tl.constexpr,
-    WIDE: tl.constexpr, AGAIN: tl.constexpr,
+    WIDE: tl.constexpr, STREAM: tl.constexpr,
 ):  # fmt: skip
     """The tile from pixel p0 on in its own dtype, [BC, K, T, V], zero from channel C and pixel ``last`` on.
 
-    It is read with two axes, of which one runs along memory: so threads lie along memory, too.
+    It is read with two axes, of which one runs along memory: so threads lie along memory, too. With STREAM the cache
+    need not keep it.
     """
     c = tl.arange(0, BC)
     p = p0 + tl.arange(0, K * T * V)
     mask = (c < C)[:, None] & (p < last)[None, :]
-    policy: tl.constexpr = KEEP if AGAIN else ""
+    policy: tl.constexpr = "evict_first" if STREAM else ""
     tile = tl.load(x + offsets(c, p, P, C, LAST, WIDE), mask=mask, other=0.0, eviction_policy=policy)
     return tl.reshape(tile, (BC, K, T, V))
 
@@ -113,14 +110,15 @@ def load_tile(
 def store_tile(
     x, tile, p0, last, P,
     C: tl.constexpr, BC: tl.constexpr, K: tl.constexpr, T: tl.constexpr, V: tl.constexpr, LAST: tl.constexpr,
-    WIDE: tl.constexpr,
+    WIDE: tl.constexpr, STREAM: tl.constexpr,
 ):  # fmt: skip
     """Writes the tile from pixel p0 on in the dtype of x, but for channels from C and pixels from ``last`` on."""
     c = tl.arange(0, BC)
     p = p0 + tl.arange(0, K * T * V)
     mask = (c < C)[:, None] & (p < last)[None, :]
     tile = tl.reshape(tile.to(x.dtype.element_ty), (BC, K * T * V))
-    tl.store(x + offsets(c, p, P, C, LAST, WIDE), tile, mask=mask, eviction_policy=KEEP)
+    policy: tl.constexpr = "evict_first" if STREAM else ""
+    tl.store(x + offsets(c, p, P, C, LAST, WIDE), tile, mask=mask, eviction_policy=policy)
 
 
 @triton.jit
