@@ -56,21 +56,19 @@ def sweep(block, x, d, gradients=True):
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize(("form", "layout"), KINDS)
 def test_errs_at_most_twice_as_much_as_eager_torch(form, layout, shape, dtype, build, assert_near):
-    channels, gradients = SHAPES[shape][1], form == "paper"
+    channels = SHAPES[shape][1]
     x, d = problem(SHAPES[shape], dtype=dtype)
     block = build(channels, form, layout, dtype)
     truth = build(channels, form, layout, torch.float64, "reference")
     truth.load_state_dict(block.state_dict())  # as rounded
-    exact = sweep(truth, x.double(), d.double(), gradients)
-    eager = sweep(build(channels, form, layout, dtype, "reference"), x, d, gradients)
+    exact = sweep(truth, x.double(), d.double())
+    eager = sweep(build(channels, form, layout, dtype, "reference"), x, d)
     for memory_format in FORMATS.values():
         x = x.contiguous(memory_format=memory_format)
-        with torch.set_grad_enabled(gradients):
-            assert taken(block, x)
-        got = sweep(block, x, d, gradients)
+        assert taken(block, x)
+        got = sweep(block, x, d)
         assert_near(got, eager, exact, dtype)
-        if gradients:
-            assert torch.equal(sweep(block, x, d, gradients=False)[0], got[0])
+        assert torch.equal(sweep(block, x, d, gradients=False)[0], got[0])
 
 
 def near_eager(shape, build, assert_near, dtype=torch.bfloat16):
@@ -121,7 +119,7 @@ def test_threads_and_repetition_change_no_bit(form, layout, shape, memory_format
     results = []
     for count in (1, 1, 2, 3, 4):
         threads(count)
-        results.append(sweep(block, x, d, form == "paper"))
+        results.append(sweep(block, x, d))
     for found in results[1:]:
         assert all(torch.equal(one, other) for one, other in zip(found, results[0], strict=True))
 
@@ -223,7 +221,7 @@ def test_changed_in_place_between_forward_and_backward_is_an_error(build):
 def test_what_it_leaves_to_the_passes(build):
     block, x = build(16), torch.randn(2, 16, 6, 7)
     assert taken(block, x)
-    assert not taken(build(16, "released"), x)  # with a gradient
+    assert not taken(build(16, "released", "sequential"), x)
     assert not taken(block, x.bfloat16())
     block.channel["v"].weight = torch.nn.Parameter(torch.randn(16, 8, 1, 1).transpose(0, 1))
     assert not taken(block, x)
@@ -248,11 +246,13 @@ def test_weights_are_looked_at_once_while_they_stay(build):
         block(x)
         assert block._places is not first
         weights = _weights(block.channel), _weights(block.spatial)
-        found = whole.places(x.bfloat16(), "paper", "parallel", *weights, block._places)
+        found = whole.places(x.bfloat16(), "paper", "parallel", *weights)
         assert found is None  # weights of another dtype than the map
+        assert not block._places.hold([W for one in weights for W in one.values()], torch.bfloat16)
         block.spatial["v"].weight = torch.nn.Parameter(block.spatial["v"].weight[:4])  # at the same place
         weights = _weights(block.channel), _weights(block.spatial)
-        assert whole.places(x, "paper", "parallel", *weights, block._places) is None
+        assert not block._places.hold([W for one in weights for W in one.values()], x.dtype)
+        assert whole.places(x, "paper", "parallel", *weights) is None
 
 
 def test_a_copy_of_a_block_that_has_run(build):
