@@ -147,22 +147,23 @@ class PolarizedSelfAttention(nn.Module):
             return reference.apply_gates(x, *self.gates(x), self.layout, self.scale)
         self._check_input(x)
         parts: Mapping[str, Any] = self._modules  # attributes would take as long as the small vectors
-        channel, spatial = parts.get("channel"), parts.get("spatial")
-        both = channel is not None and spatial is not None
-        if both and self._takes_kernels(x):
+        branches = parts.get("channel"), parts.get("spatial")
+        kernels = None not in branches and self._takes_kernels(x)
+        hand = plain if kernels else self._passes(x)
+        places = self._places
+        if hand is loops and places is not None and places.hold(_values(*branches), x.dtype):
+            return whole.attend(x, self.form, self.layout, self.scale, places)
+        channel, spatial = _weights(branches[0]), _weights(branches[1])
+        if kernels and channel and spatial:
             from polarpix.psa import fused
 
-            return fused.attend(x, self.form, self.layout, _weights(channel), _weights(spatial), self.scale)
-        hand = self._passes(x)
-        if hand is loops and both:
-            places = self._places
-            if places is not None and places.hold(_values(channel, spatial), x.dtype):
-                return whole.attend(x, self.form, self.layout, self.scale, places)
-            places = whole.places(x, self.form, self.layout, _weights(channel), _weights(spatial))
+            return fused.attend(x, self.form, self.layout, channel, spatial, self.scale)
+        if hand is loops and channel and spatial:
+            places = whole.places(x, self.form, self.layout, channel, spatial)
             if places is not None:
                 self._places = places
                 return whole.attend(x, self.form, self.layout, self.scale, places)
-        return passes.attend(x, self.form, self.layout, _weights(channel), _weights(spatial), self.scale, hand)
+        return passes.attend(x, self.form, self.layout, channel, spatial, self.scale, hand)
 
     def gates(self, x: Tensor) -> tuple[Tensor | None, Tensor | None]:
         """The channel gate [B, C, 1, 1] and the spatial gate [B, 1, H, W] of x [B, C, H, W], both within 0 .. 1.
@@ -349,7 +350,9 @@ def _weights(parts: nn.ModuleDict | None) -> dict[str, Tensor] | None:
     return weights
 
 
-def _values(*branches: nn.ModuleDict) -> list[Tensor]:
-    """The parameters of the branches, in the order of :func:`_weights`."""
-    modules = [part for parts in branches for part in parts._modules.values()]
-    return [value for part in modules for value in part._parameters.values() if value is not None]
+def _values(channel: nn.ModuleDict | None, spatial: nn.ModuleDict | None) -> list[Tensor]:
+    """The parameters of both branches, in the order of :func:`_weights`."""
+    if channel is None or spatial is None:
+        return []
+    parts: list[Any] = [*channel._modules.values(), *spatial._modules.values()]
+    return [value for part in parts for value in part._parameters.values() if value is not None]

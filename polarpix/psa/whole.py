@@ -28,6 +28,7 @@ NAMES = {
     "released": (("W_q", "W_v", "W_z"), ("W_q", "W_v")),  # no biases, no LayerNorm
 }
 POINTERS = {form: ctypes.c_void_p * (len(channel) + len(spatial)) for form, (channel, spatial) in NAMES.items()}
+EMPTY = torch.empty(0, dtype=torch.float32, device="cpu")
 PLAIN = (Parameter, Tensor)  # not what stands for a tensor
 COLLAPSING = (("paper", "parallel"), ("paper", "sequential"), ("released", "parallel"))
 
@@ -135,7 +136,7 @@ def _forward(
 
 
 def _floats(count: int) -> Tensor:
-    return torch.empty(count, dtype=torch.float32, device="cpu")
+    return EMPTY.new_empty(count)  # quicker than torch.empty with dtype and device
 
 
 class _Block(torch.autograd.Function):
@@ -154,8 +155,8 @@ class _Block(torch.autograd.Function):
         x, kept, *weights = ctx.saved_tensors
         form, layout, scale = ctx.kind
         if torch.is_grad_enabled():
-            dx, *d_weights = differentiable(partial(_plain, form, layout, scale), (x, *weights), (d,))
-            return dx, None, None, None, None, *d_weights
+            dx, *graphed = differentiable(partial(_plain, form, layout, scale), (x, *weights), (d,))
+            return dx, None, None, None, None, *graphed
         plan = _plan_of(x, form)
         d = loops.lay_as(x, d)
         pointers = ctx.places.pointers
@@ -164,18 +165,22 @@ class _Block(torch.autograd.Function):
         wanted = ctx.needs_input_grad
         dx = torch.empty_like(x) if wanted[0] else None
         dx_at = None if dx is None else dx.data_ptr()
-        if all(wanted[5:]):
-            d_weights = list(map(torch.empty_like, weights))
-            d_at = POINTERS[form](*map(Tensor.data_ptr, d_weights))
-        else:
-            d_weights = [torch.empty_like(W) if one else None for W, one in zip(weights, wanted[5:], strict=True)]
-            d_at = POINTERS[form](*[None if one is None else one.data_ptr() for one in d_weights])
+        d_weights, d_at = _gradients(form, weights, wanted[5:])
         work = _floats(plan.work_backward)
         plan.backward(
             plan.map, x.data_ptr(), d.data_ptr(), pointers, form == "released", layout == "sequential", scale,
             kept.data_ptr(), dx_at, d_at, work.data_ptr(),
         )  # fmt: skip
         return dx, None, None, None, None, *d_weights
+
+
+def _gradients(form: str, weights: list[Tensor], wanted: tuple[bool, ...]) -> tuple[Grads, Any]:
+    """Room for the gradients that are wanted, and its places."""
+    if all(wanted):  # as in training, where two lists more would show
+        every = tuple(map(torch.empty_like, weights))
+        return every, POINTERS[form](*map(Tensor.data_ptr, every))
+    some = tuple(torch.empty_like(W) if one else None for W, one in zip(weights, wanted, strict=True))
+    return some, POINTERS[form](*(None if one is None else one.data_ptr() for one in some))
 
 
 def _named(form: str, weights: tuple[Tensor, ...]) -> tuple[Weights, Weights]:
