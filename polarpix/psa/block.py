@@ -143,24 +143,27 @@ class PolarizedSelfAttention(nn.Module):
             InputError: x is not a floating [B, C, H, W] with this block's C and at least one pixel, or impl "loops" or
                 "fused" is given a map for which there is none.
         """
+        if self.impl == "reference":
+            return reference.apply_gates(x, *self.gates(x), self.layout, self.scale)
+        self._check_input(x)
         parts: Mapping[str, Any] = self._modules  # attributes would take as long as the small vectors
-        channel, spatial = _weights(parts.get("channel")), _weights(parts.get("spatial"))
-        if channel and spatial and self._takes_kernels(x):
+        branches = parts.get("channel"), parts.get("spatial")
+        kernels = None not in branches and self._takes_kernels(x)
+        hand = plain if kernels else self._passes(x)
+        places = self._places
+        if hand is loops and places is not None and places.hold(_values(*branches), x.dtype):
+            return whole.attend(x, self.form, self.layout, self.scale, places)
+        channel, spatial = _weights(branches[0]), _weights(branches[1])
+        if kernels and channel and spatial:
             from polarpix.psa import fused
 
-            self._check_input(x)
             return fused.attend(x, self.form, self.layout, channel, spatial, self.scale)
-        if self.impl != "reference":
-            self._check_input(x)
-            hand = self._passes(x)
-            if hand is loops and channel and spatial:
-                places = whole.places(x, self.form, self.layout, channel, spatial, self._places)
-                if places is not None:
-                    if places is not self._places:
-                        self._places = places
-                    return whole.attend(x, self.form, self.layout, channel, spatial, self.scale, places)
-            return passes.attend(x, self.form, self.layout, channel, spatial, self.scale, hand)
-        return reference.apply_gates(x, *self.gates(x), self.layout, self.scale)
+        if hand is loops and channel and spatial:
+            places = whole.places(x, self.form, self.layout, channel, spatial)
+            if places is not None:
+                self._places = places
+                return whole.attend(x, self.form, self.layout, self.scale, places)
+        return passes.attend(x, self.form, self.layout, channel, spatial, self.scale, hand)
 
     def gates(self, x: Tensor) -> tuple[Tensor | None, Tensor | None]:
         """The channel gate [B, C, 1, 1] and the spatial gate [B, 1, H, W] of x [B, C, H, W], both within 0 .. 1.
@@ -240,7 +243,7 @@ class PolarizedSelfAttention(nn.Module):
 
     def _passes(self, x: Tensor) -> ModuleType:
         """The compiled loops where they take this map and code is run, not read."""
-        if self.impl == "collapsed" or torch.compiler.is_compiling():
+        if self.impl == "collapsed" or passes.is_transformed():
             return plain
         if self.impl == "auto" and torch._C._len_torch_dispatch_stack():
             return plain  # somebody counts or changes operations, and sees none in the loops
@@ -345,3 +348,11 @@ def _weights(parts: nn.ModuleDict | None) -> dict[str, Tensor] | None:
             if value is not None:
                 weights[LETTERS[name][kind]] = value
     return weights
+
+
+def _values(channel: nn.ModuleDict | None, spatial: nn.ModuleDict | None) -> list[Tensor]:
+    """The parameters of both branches, in the order of :func:`_weights`."""
+    if channel is None or spatial is None:
+        return []
+    parts: list[Any] = [*channel._modules.values(), *spatial._modules.values()]
+    return [value for part in parts for value in part._parameters.values() if value is not None]

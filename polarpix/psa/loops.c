@@ -287,9 +287,10 @@ void psa_write(const Map *map, const elem *x, const float *g, const float *u, co
 }
 
 /* The gradients of the gates of a tile into one [2C + 1]: of the channel gate, of u and of beta. S [t.n] is made as
-   spatial_factor does; e [t.n], the gradient of u x + beta, is made where there is a v, see psa_write_backward. */
-static void gradient_tile(const Map *map, Tile t, const elem *x, const elem *d, const float *s, const float *v, int add,
-                          float scale, float *S, float *e, float *one) {
+   spatial_factor does; e [t.n], the gradient of u x + beta, is made where there is a v, see psa_write_backward. softmax
+   [t.n], else NULL, is what s is the sigmoid of, and a factor of e. */
+static void gradient_tile(const Map *map, Tile t, const elem *x, const elem *d, const float *s, const float *softmax,
+                          const float *v, int add, float scale, float *S, float *e, float *one) {
     const int64_t C = map->C;
     float q[TILE], sum = 0;
     spatial_factor(s, scale, t.n, S);
@@ -297,16 +298,17 @@ static void gradient_tile(const Map *map, Tile t, const elem *x, const elem *d, 
     if (v) {
         over_channels(map, t, x + t.x, d + t.x, v, e);
         SIMD for (int64_t p = 0; p < t.n; p++) e[p] *= scale * s[p] * (1.0f - s[p]);
+        if (softmax) SIMD for (int64_t p = 0; p < t.n; p++) e[p] *= softmax[p];
     }
     _Pragma("omp simd reduction(+ : sum)") for (int64_t p = 0; p < t.n; p++) sum += e[p];
     one[2 * C] = sum;
     over_pixels(map, t, x + t.x, d + t.x, q, e, 1, one, one + C);
 }
 
-/* The tiles' gradients of sample b put together, for the channels k .. k + n. */
-static void merge_gradient(const Map *map, const float *part, int64_t b, int64_t k, int64_t n, float *dg, float *du,
-                           float *dbeta) {
-    const int64_t C = map->C, K = 2 * C + 1;
+/* The tiles' gradients of sample b put together, for the channels k .. k + n, from part [B*T, K]. */
+static void merge_gradient(const Map *map, const float *part, int64_t K, int64_t b, int64_t k, int64_t n, float *dg,
+                           float *du, float *dbeta) {
+    const int64_t C = map->C;
     float sum = 0, *dgb = dg + b * C + k, *dub = du + b * C + k;
     memset(dgb, 0, n * sizeof(float));
     memset(dub, 0, n * sizeof(float));
@@ -333,10 +335,10 @@ void psa_write_backward(const Map *map, const elem *x, const elem *d, const floa
         const Tile t = tile_of(map, i);
         float S[TILE], none[TILE], *e = de && u ? de + t.b * P + t.p : none;
         if (e == none) memset(none, 0, t.n * sizeof(float));
-        gradient_tile(map, t, x, d, s ? s + t.b * P + t.p : NULL, v ? v + t.b * C : NULL, add, scale, S, e, part + i * K);
+        gradient_tile(map, t, x, d, s ? s + t.b * P + t.p : NULL, NULL, v ? v + t.b * C : NULL, add, scale, S, e, part + i * K);
         if (dx) gate_tile(map, t, d + t.x, dx + t.x, g + t.b * C, S, add, u ? u + t.b * C : NULL, e);
     }
-    for (int64_t b = 0; b < map->B; b++) merge_gradient(map, part, b, 0, C, dg, du, dbeta);
+    for (int64_t b = 0; b < map->B; b++) merge_gradient(map, part, K, b, 0, C, dg, du, dbeta);
 }
 
 /* o_ji += a_j b_i + v_j w_i + f_j + h_i; either of the last two, and the first four together, may be NULL */

@@ -139,9 +139,9 @@ SIGNATURES = {
     "psa_write": "mpppppifp",
     "psa_write_backward": "mpppppppifppppp",
     "psa_read_backward": "mpppppppppp",
-    "psa_sizes": "mp",
+    "psa_sizes": "mip",
     "psa_forward": "mppiifppip",
-    "psa_backward": "mpppifpppp",
+    "psa_backward": "mpppiifpppp",
 }
 
 

@@ -39,9 +39,18 @@ typedef struct {
 
 typedef struct { int64_t released, sequence; float scale; } Kind;
 
+/* The weights that a form has, in this order. */
+static Weights weights_of(elem *const *at, Kind kind) {
+    Weights W;
+    if (kind.released) return (Weights){.W_q = at[0], .W_v = at[1], .W_z = at[2], .W_t = at[3], .W_u = at[4]};
+    memcpy(&W, at, sizeof W);
+    return W;
+}
+
 /* What the forward makes and the backward needs, for each sample; the letters are those of vectors.py. n is LayerNorm's
    output before weight and bias, f the gate g as the write takes it, y what the spatial query is of. r and s, the two
-   rows, come last, as they need not be kept: NULL, a tile at a time. */
+   rows, come last, as they need not be kept: NULL, a tile at a time. In the released form s is the softmax that the gate
+   is the sigmoid of, always kept, and beta the inverse of its sum. */
 typedef struct { float *stat, *beta, *rstd, *c, *m, *v, *n, *g, *f, *y, *t, *u0, *u, *r, *s; } State;
 
 #define VECTORS(C) (4 + 8 * (C) + 2 * ((C) / 2)) /* numbers of a State without its rows, for each sample */
@@ -162,7 +171,7 @@ static int takes_part(const Map *map, Team *team) {
 }
 
 /* The softmax over the pixels that the released form's spatial gate is a sigmoid of: logits in st.s of every tile, then
-   e to them, less the greatest, in their place and the inverse of its sum in st.beta, which that form does not use. */
+   e to them, less the greatest, in their place and the inverse of its sum in st.beta. The write divides. */
 static void pixel_softmax(const Map *map, Team team, const elem *x, State st) {
     const int64_t P = map->P;
     SHARE(team, i, map->B * map->T) {
@@ -190,12 +199,18 @@ static Tile part_of(const Map *map, Tile t, int64_t p, int64_t pixels) {
     return (Tile){t.b, t.p + p, t.n - p < pixels ? t.n - p : pixels, t.x + p * (map->last ? map->C : 1)};
 }
 
-/* The spatial gate, unless its softmax was made, and the output of a part of a tile. */
+/* The spatial gate of a tile in the released form, from the softmax. */
+static void sigmoid_tile(const float *softmax, int64_t n, float *s) {
+    SIMD for (int64_t p = 0; p < n; p++) s[p] = 1.0f / (1.0f + exp_(-softmax[p]));
+}
+
+/* The spatial gate and the output of a part of a tile. */
 static void write_part(const Map *map, Tile t, const elem *x, Kind kind, elem *out, State st) {
-    float row[TILE], S[TILE], *s = st.s ? st.s + t.b * map->P + t.p : row;
+    float row[TILE], S[TILE], *kept = st.s ? st.s + t.b * map->P + t.p : row, *s = kind.released ? row : kept;
     if (kind.released) {
         const float inverse = st.beta[t.b];
-        SIMD for (int64_t p = 0; p < t.n; p++) s[p] = 1.0f / (1.0f + exp_(-s[p] * inverse));
+        SIMD for (int64_t p = 0; p < t.n; p++) kept[p] *= inverse;
+        sigmoid_tile(kept, t.n, s);
     } else {
         spatial_tile(map, t, x, st.u + t.b * map->C, st.beta[t.b], s);
     }
@@ -251,13 +266,17 @@ static int by_samples(const Map *map, int threads, int64_t maps) {
     return threads > 1 && map->B % threads == 0 && maps * size <= NEAR && 2 * map->C <= map->P;
 }
 
-/* Numbers of the state without and with its rows, and of the work space of the two calls. */
-void psa_sizes(const Map *map, int64_t *sizes) {
+/* Numbers of a tile's part in the backward; in the released form with sum_p softmax_p x_p. */
+static int64_t part_numbers(const Map *map, Kind kind) { return (kind.released ? 3 : 2) * map->C + 1; }
+
+/* Numbers of the state without a backward and with one, and of the work space of the two calls. */
+void psa_sizes(const Map *map, int released, int64_t *sizes) {
+    const Kind kind = {released, 0, 1};
     const int64_t B = map->B, C = map->C, h = C / 2, tiles = B * map->T;
-    sizes[0] = B * VECTORS(C);
     sizes[1] = B * (VECTORS(C) + 2 * map->P);
+    sizes[0] = released ? sizes[1] : B * VECTORS(C);
     sizes[2] = C + tiles * (2 * C + 2);
-    sizes[3] = 2 * C + tiles * (2 * C + 1) + B * (map->P + 6 * C + 3 * h + 2);
+    sizes[3] = 2 * C + tiles * part_numbers(map, kind) + B * (map->P + 6 * C + 3 * h + 2);
 }
 
 /* out from x. kept [sizes[0], or with rows sizes[1]] is for psa_backward, work [sizes[2]] is work space. */
@@ -266,8 +285,7 @@ void psa_forward(const Map *map, const elem *x, elem *const *weights, int releas
     const Kind kind = {released, sequence, scale};
     const State st = state_of(map, kept, rows);
     const int64_t C = map->C, samples = C * map->P, parts = map->T * (2 * C + 2);
-    Weights W;
-    memcpy(&W, weights, sizeof W);
+    const Weights W = weights_of(weights, kind);
     for (int64_t k = 0; k < C; k++) work[k] = up(W.W_q[k]);
     const int threads = threads_for(map);
     _Pragma("omp parallel num_threads(threads)") {
@@ -314,6 +332,10 @@ static void between_backward(const Map *map, Team team, Weights W, Kind kind, St
     SHARE(team, b, B) {
         const float *t = st.t + b * h;
         float *dt = G.dt + b * h, *dq = G.dq + b * h, dot = 0;
+        if (kind.released) {
+            memcpy(dq, dt, h * sizeof(float));
+            continue;
+        }
         SIMD for (int64_t k = 0; k < h; k++) dt[k] += G.dbeta[b] * up(W.b_u[k]);
         _Pragma("omp simd reduction(+ : dot)") for (int64_t k = 0; k < h; k++) dot += t[k] * dt[k];
         SIMD for (int64_t k = 0; k < h; k++) dq[k] = t[k] * (dt[k] - dot);
@@ -327,8 +349,9 @@ static void between_backward(const Map *map, Team team, Weights W, Kind kind, St
         SIMD for (int64_t k = 0; k < C; k++) {
             dn[k] = (kind.sequence ? dg[k] + dm[k] * m[k] : dg[k]) * g[k] * (1.0f - g[k]);
             dm[k] *= kind.sequence ? g[k] / map->P : 1.0f / map->P;
-            dz[k] = dn[k] * up(W.ln_weight[k]);
+            dz[k] = W.ln_weight ? dn[k] * up(W.ln_weight[k]) : dn[k];
         }
+        if (!W.ln_weight) continue;
         _Pragma("omp simd reduction(+ : one, two)") for (int64_t k = 0; k < C; k++) {
             one += dz[k];
             two += dz[k] * n[k];
@@ -354,8 +377,8 @@ static void weights_backward(const Map *map, Team team, State st, Gradients G, W
     outer(team, G.dz, st.v, NULL, B, C, h, dW.W_z, dW.b_z);
     outer(team, G.dq, st.y, NULL, B, h, C, dW.W_t, dW.b_t);
     outer(team, st.t, G.du, G.dbeta, B, h, C, dW.W_u, NULL);
-    outer(team, st.t, NULL, G.dbeta, B, h, 0, NULL, dW.b_u);
-    SHARE(team, k, C) {
+    if (dW.b_u) outer(team, st.t, NULL, G.dbeta, B, h, 0, NULL, dW.b_u);
+    if (dW.ln_weight || dW.ln_bias) SHARE(team, k, C) {
         float weight = 0, bias = 0;
         for (int64_t b = 0; b < B; b++) {
             weight += G.dn[b * C + k] * st.n[b * C + k];
@@ -382,23 +405,40 @@ INLINE void gradient_rows(const elem *d, elem *out, int64_t R, int64_t n, ptrdif
     }
 }
 
-/* v stands for the factor that a channel has in the gradient of s where that is one for all samples. */
+/* In the released form, softmax and sigmoid: e so far is softmax times ds for the gradient ds of the softmax, and with
+   K = sum_p e_p, in dbeta, it is e_p - K softmax_p; of the channels k .. k + n the same in du. */
+static void merge_softmax(const Map *map, const float *part, int64_t K, int64_t b, int64_t k, int64_t n, float *du) {
+    const int64_t C = map->C;
+    float sum = 0, weighted[CHUNK] = {0}, *dub = du + b * C + k;
+    for (int64_t t = 0; t < map->T; t++) {
+        const float *one = part + (b * map->T + t) * K;
+        sum += one[2 * C];
+        SIMD for (int64_t l = 0; l < n; l++) weighted[l] += one[2 * C + 1 + k + l];
+    }
+    SIMD for (int64_t l = 0; l < n; l++) dub[l] -= sum * weighted[l];
+}
+
+/* ones stand for the factor that a channel has in the gradient of s where that is one for all samples. */
 static void backward(const Map *map, Team team, const elem *x, const elem *d, Weights W, Kind kind, State st,
                      Gradients G, const float *w, const float *ones, elem *dx, float *part) {
-    const int64_t C = map->C, P = map->P, K = 2 * C + 1, tiles = map->B * map->T;
+    const int64_t C = map->C, P = map->P, K = part_numbers(map, kind), tiles = map->B * map->T;
     const int add = !kind.sequence;
     SHARE(team, i, tiles) {
         const Tile t = tile_of(map, i);
-        float S[TILE];
-        gradient_tile(map, t, x, d, st.s + t.b * P + t.p, add ? ones : st.g + t.b * C, add, kind.scale, S,
-                      G.e + t.b * P + t.p, part + i * K);
+        float S[TILE], row[TILE], *kept = st.s + t.b * P + t.p, *softmax = kind.released ? kept : NULL;
+        if (softmax) sigmoid_tile(softmax, t.n, row);
+        gradient_tile(map, t, x, d, softmax ? row : kept, softmax, add ? ones : st.g + t.b * C, add, kind.scale, S, G.e + t.b * P + t.p,
+                      part + i * K);
+        if (softmax) over_pixels(map, t, x + t.x, NULL, softmax, NULL, 0, part + i * K + 2 * C + 1, NULL);
     }
     meet(team);
     Team few = team;
     if (takes_part(map, &few)) {
         SHARE(few, i, map->B * CHUNKS(C)) {
             const int64_t b = i / CHUNKS(C), k = i % CHUNKS(C) * CHUNK;
-            merge_gradient(map, part, b, k, C - k < CHUNK ? C - k : CHUNK, G.dg, G.du, G.dbeta);
+            const int64_t n = C - k < CHUNK ? C - k : CHUNK;
+            merge_gradient(map, part, K, b, k, n, G.dg, G.du, G.dbeta);
+            if (kind.released) merge_softmax(map, part, K, b, k, n, G.du);
         }
         meet(few);
         between_backward(map, few, W, kind, st, G);
@@ -407,13 +447,16 @@ static void backward(const Map *map, Team team, const elem *x, const elem *d, We
     SHARE(team, i, tiles) {
         const int64_t at = backwards(team, i, tiles);
         const Tile t = tile_of(map, at);
-        float a[TILE], dr[TILE], S[TILE];
+        float a[TILE], dr[TILE], S[TILE], row[TILE], *s = st.s + t.b * P + t.p, *e = G.e + t.b * P + t.p;
         const float *f = st.f + t.b * C, *u = st.u + t.b * C, *dc = G.dc + t.b * C, *dm = G.dm + t.b * C;
-        const float *e = G.e + t.b * P + t.p;
         query_gradient_tile(map, t, x, st.r + t.b * P + t.p, st.stat[2 * t.b], st.stat[2 * t.b + 1], dc, G.dot[t.b], a, dr,
                             part + at * K);
         if (!dx) continue;
-        spatial_factor(st.s + t.b * P + t.p, kind.scale, t.n, S);
+        if (kind.released) {
+            SIMD for (int64_t p = 0; p < t.n; p++) e[p] -= G.dbeta[t.b] * s[p];
+            sigmoid_tile(s, t.n, row);
+        }
+        spatial_factor(kind.released ? row : s, kind.scale, t.n, S);
         if (map->last && add) gradient_rows(d + t.x, dx + t.x, t.n, C, C, 1, S, f, e, u, a, dc, dr, w, NULL, dm);
         else if (map->last) gradient_rows(d + t.x, dx + t.x, t.n, C, C, 0, S, f, e, u, a, dc, dr, w, NULL, dm);
         else if (add) gradient_rows(d + t.x, dx + t.x, C, t.n, P, 1, f, S, u, e, dc, a, w, dr, dm, NULL);
@@ -428,18 +471,16 @@ static Gradients sample_gradients(const Map *map, Gradients g, int64_t b) {
     return g;
 }
 
-/* The gradients of x, unless dx is NULL, and of the parameters that have a place in d_weights, of the paper form. kept is
-   what psa_forward kept with rows, work [sizes[3]] is work space. */
-void psa_backward(const Map *map, const elem *x, const elem *d, elem *const *weights, int sequence, float scale, float *kept,
-                  elem *dx, elem *const *d_weights, float *work) {
-    const Kind kind = {0, sequence, scale};
+/* The gradients of x, unless dx is NULL, and of the parameters that have a place in d_weights. kept is what psa_forward
+   kept with rows, work [sizes[3]] is work space. */
+void psa_backward(const Map *map, const elem *x, const elem *d, elem *const *weights, int released, int sequence, float scale,
+                  float *kept, elem *dx, elem *const *d_weights, float *work) {
+    const Kind kind = {released, sequence, scale};
     const State st = state_of(map, kept, 1);
-    const int64_t C = map->C, samples = C * map->P, K = 2 * C + 1;
+    const int64_t C = map->C, samples = C * map->P, K = part_numbers(map, kind);
     float *w = work, *ones = work + C, *part = work + 2 * C;
     const Gradients G = gradients_of(map, part + map->B * map->T * K);
-    Weights W, dW;
-    memcpy(&W, weights, sizeof W);
-    memcpy(&dW, d_weights, sizeof dW);
+    const Weights W = weights_of(weights, kind), dW = weights_of(d_weights, kind);
     for (int64_t k = 0; k < C; k++) w[k] = up(W.W_q[k]), ones[k] = 1;
     const int threads = threads_for(map);
     _Pragma("omp parallel num_threads(threads)") {

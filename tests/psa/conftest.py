@@ -74,6 +74,7 @@ def _poison(monkeypatch):
     for name in ("empty", "empty_like"):
         make = getattr(torch, name)
         monkeypatch.setattr(torch, name, lambda *args, make=make, **kwargs: make(*args, **kwargs).fill_(float("nan")))
+    monkeypatch.setattr(whole, "_floats", lambda count: torch.full((count,), float("nan")))
 
 
 @pytest.fixture
