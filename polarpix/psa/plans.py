@@ -161,8 +161,9 @@ def plan(
     gate_warps = second.warps if small else 4 if paper else 8
     block = 32 * gate_warps * (32 if itemsize > 2 else 64)  # a map of float32 has weights of float32
     BR, BZ, BU = (max(1, min(most, block // n)) for most, n in ((BCS // 2, BC), (BCS, BH), (BH, BCS)))
+    BS = min(power(2 * S - 1), max(1, block // BC)) if small else max(1, min(256, block // BCS))
     return Plan(
-        C, P, BC, S, BR, BZ, BU, max(1, min(256, block // BCS)), VEC, first, second, gate_warps, small, aligned, last,
+        C, P, BC, S, BR, BZ, BU, BS, VEC, first, second, gate_warps, small, aligned, last,
         D_LAST, WIDE=C * P >= 2**31, STREAM=last and B * C * P * itemsize <= CACHED,
     )  # fmt: skip
 
