@@ -37,7 +37,7 @@ def compile_kernel(job: Job) -> Any:
     from triton.backends.compiler import GPUTarget
     from triton.compiler import ASTSource
 
-    kernel, fixed = kernel_of(job.step), constants(job)
+    kernel, fixed = kernel_of(job.step.name), constants(job)
     kinds: dict[str, str] = {"factor": "fp32"}
     kinds |= dict.fromkeys(("PV", "P", "tiles", "splits", "parts", "B"), "i32")
     kinds |= dict.fromkeys(("x", "out", "d", "dx"), f"*{job.dtype}")
