@@ -198,7 +198,7 @@ class Job:
     @property
     def compiled_for(self) -> tuple[Any, ...]:
         """What makes its code: jobs that are equal here are one kernel. What it does not look at makes none."""
-        idle = () if self.step.sees_maps else TILE
+        idle: tuple[str, ...] = () if self.step.sees_maps else TILE
         if self.step.name == "scale" and self.form == "paper":
             idle = ("BS",)  # no sums of a softmax to join
         fixed = {name: value for name, value in constants(self).items() if name not in idle}
