@@ -28,6 +28,7 @@ __all__ = [
     "Grid",
     "Job",
     "Launch",
+    "asked_for",
     "bare",
     "chain",
     "constants",

@@ -12,14 +12,14 @@ from polarpix.psa import PolarizedSelfAttention, launch, plans
 
 @pytest.fixture
 def launched(monkeypatch):
-    """The kernels that were launched, by name."""
+    """The kernels that were launched, by name; in the interpreter a kernel of stages is one for each."""
     from triton.runtime import interpreter
 
     seen = Counter()
     call = interpreter.GridExecutor.__call__
 
     def counting(self, *args, **more):
-        seen[self.fn.__name__] += 1
+        seen[self.fn.__name__] += more.get("BEGIN", 0) == 0
         return call(self, *args, **more)
 
     monkeypatch.setattr(interpreter.GridExecutor, "__call__", counting)
@@ -30,19 +30,36 @@ def launched(monkeypatch):
 @pytest.mark.parametrize("cut", [False, True], ids=["small", "splits"])
 @pytest.mark.parametrize(("form", "layout"), [("paper", "parallel"), ("paper", "sequential"), ("released", "parallel")])
 def test_three_launches_forward_and_four_backward(launched, form, layout, cut, monkeypatch):
-    """Of small samples one forward and two backward."""
+    """Of small samples two forward and three backward."""
     if cut:
         monkeypatch.setattr(plans, "SMALL", 0)
     plans.plan.cache_clear()
     x = torch.randn(2, 6, 9, 13, requires_grad=True)
     out = PolarizedSelfAttention(6, layout, form, "fused")(x)
-    between = "gate" if form == "paper" else "logits"
-    assert launched == Counter(["pool", between, "scale"] if cut else ["forward_small"])
+    assert launched == Counter(["pool", "gate", "scale"] if cut else ["pool", "gate"])
     launched.clear()
     out.backward(torch.ones_like(out))
-    steps = ["grad_pool", "grad_gate", "grad_input"] if cut else ["backward_small"]
-    assert launched == Counter([*steps, "grad_weight"])
+    steps = ["grad_pool", "grad_gate", "grad_input", "grad_weight"]
+    assert launched == Counter([one for one in steps if cut or one != "grad_input"])
     plans.plan.cache_clear()
+
+
+@pytest.mark.parametrize(("together", "in_turn"), [(1, True), (4, True), (4, False)])
+def test_stages_are_launches_where_programs_do_not_run_at_once(together, in_turn, monkeypatch):
+    """In the interpreter programs that wait for each other would wait for ever; a GPU takes all stages at once."""
+    monkeypatch.setattr(launch, "interpreted", lambda: in_turn)
+    one = dataclasses.replace(plans.plan(3, 64, 3072, 2, False), S=together, small=True)
+    ran = []
+
+    def run(kernel, grid, *args, **constants):
+        ran.append((kernel, grid, args, constants))
+
+    launch.staged(run, one, 3, "gate", 3, "x", "out", BS=8)
+    given = {"BS": 8, "SMALL": True}
+    stages = [(0, 1), (1, 2), (2, 3)] if in_turn and together > 1 else [(0, 3)]
+    assert ran == [
+        ("gate", (3 * together,), ("x", "out"), {**given, "BEGIN": begin, "END": end}) for begin, end in stages
+    ]
 
 
 class Kernel:
