@@ -41,7 +41,7 @@ __all__ = ["channel_gate", "logit_sums", "pool", "scale", "scale_share"]
 def pool(
     x, W_q, partial, state, PV, splits, tiles,
     C: tl.constexpr, BC: tl.constexpr, K: tl.constexpr, T: tl.constexpr, V: tl.constexpr, VEC: tl.constexpr,
-    LAST: tl.constexpr, WIDE: tl.constexpr, ACC: tl.constexpr,
+    LAST: tl.constexpr, WIDE: tl.constexpr, AHEAD: tl.constexpr, ACC: tl.constexpr,
 ):  # fmt: skip
     """Pass 1 over x: each program pools ``tiles`` tiles into its partial row, by a running softmax of w_q x.
 
@@ -57,10 +57,14 @@ def pool(
     pooled = tl.zeros((BC, 1, T, 1), ACC)
     summed = tl.zeros((BC, 1, T, 1), ACC)
     inner = pixels(K, T, V)
-    following = load_tile(x, first, last, P, C, BC, K, T, V, LAST, WIDE)
+    if AHEAD:
+        following = load_tile(x, first, last, P, C, BC, K, T, V, LAST, WIDE)
     for p0 in range(first, last, BP):
-        tile = following.to(ACC)  # [BC, K, T, V]
-        following = load_tile(x, p0 + BP, last, P, C, BC, K, T, V, LAST, WIDE)
+        if AHEAD:
+            tile = following.to(ACC)  # [BC, K, T, V]
+            following = load_tile(x, p0 + BP, last, P, C, BC, K, T, V, LAST, WIDE)
+        else:
+            tile = load_tile(x, p0, last, P, C, BC, K, T, V, LAST, WIDE).to(ACC)
         q = tl.where(p0 + inner < last, tl.sum(tile * w, 0, keep_dims=True), float("-inf"))
         higher = tl.maximum(top, tl.max(tl.max(q, 3, keep_dims=True), 1, keep_dims=True))
         keep = tl.exp(top - higher)
@@ -101,17 +105,21 @@ def channel_gate(row, ln_w, ln_b, C: tl.constexpr, BC: tl.constexpr, PAPER: tl.c
 def logit_sums(
     x, u, first, last, P,
     C: tl.constexpr, BC: tl.constexpr, K: tl.constexpr, T: tl.constexpr, V: tl.constexpr, LAST: tl.constexpr,
-    WIDE: tl.constexpr, ACC: tl.constexpr,
+    WIDE: tl.constexpr, AHEAD: tl.constexpr, ACC: tl.constexpr,
 ):  # fmt: skip
     """Maximum and sum of the softmax of u x over the pixels first .. last (released form), [1, 1, 1, 1]."""
     BP: tl.constexpr = K * T * V
     top = tl.full((1, 1, T, 1), LOWEST, ACC)
     total = tl.zeros((1, 1, T, 1), ACC)
     inner = pixels(K, T, V)
-    following = load_tile(x, first, last, P, C, BC, K, T, V, LAST, WIDE)
+    if AHEAD:
+        following = load_tile(x, first, last, P, C, BC, K, T, V, LAST, WIDE)
     for p0 in range(first, last, BP):
-        tile = following.to(ACC)
-        following = load_tile(x, p0 + BP, last, P, C, BC, K, T, V, LAST, WIDE)
+        if AHEAD:
+            tile = following.to(ACC)
+            following = load_tile(x, p0 + BP, last, P, C, BC, K, T, V, LAST, WIDE)
+        else:
+            tile = load_tile(x, p0, last, P, C, BC, K, T, V, LAST, WIDE).to(ACC)
         e = tl.where(p0 + inner < last, tl.sum(tile * u, 0, keep_dims=True), float("-inf"))
         higher = tl.maximum(top, tl.max(tl.max(e, 3, keep_dims=True), 1, keep_dims=True))
         total = total * tl.exp(top - higher) + fold(tl.exp(e - higher))
@@ -139,15 +147,16 @@ def join_logits(sums, parts, BS: tl.constexpr, ACC: tl.constexpr):
 def scale_share(
     x, out, row, sums, parts, ln_w, ln_b, factor, keeps, first, last, P,
     C: tl.constexpr, BC: tl.constexpr, K: tl.constexpr, T: tl.constexpr, V: tl.constexpr, BS: tl.constexpr,
-    LAST: tl.constexpr, WIDE: tl.constexpr, PAPER: tl.constexpr, SEQ: tl.constexpr, ACC: tl.constexpr,
+    LAST: tl.constexpr, WIDE: tl.constexpr, AHEAD: tl.constexpr, PAPER: tl.constexpr, SEQ: tl.constexpr,
+    ACC: tl.constexpr,
 ):  # fmt: skip
     """out = factor * x*(g + s) or factor * x*g*s on the pixels first .. last of a sample.
 
     With ``keeps`` also zhat, g, RSTD and, in the released form, T_MAX and T_SUM of the state row.
     """
     BP: tl.constexpr = K * T * V
-    inner = pixels(K, T, V)
-    following = load_tile(x, first, last, P, C, BC, K, T, V, LAST, WIDE)
+    if AHEAD:
+        following = load_tile(x, first, last, P, C, BC, K, T, V, LAST, WIDE)
     g, zhat, rstd = channel_gate(row, ln_w, ln_b, C, BC, PAPER, ACC)
     u = load_channels(row + 4 * C, C, BC, ACC)
     beta = tl.load(row + 6 * C + BETA)
@@ -166,8 +175,11 @@ def scale_share(
         u *= g
     g *= factor
     for p0 in range(first, last, BP):
-        tile = following.to(ACC)
-        following = load_tile(x, p0 + BP, last, P, C, BC, K, T, V, LAST, WIDE)
+        if AHEAD:
+            tile = following.to(ACC)
+            following = load_tile(x, p0 + BP, last, P, C, BC, K, T, V, LAST, WIDE)
+        else:
+            tile = load_tile(x, p0, last, P, C, BC, K, T, V, LAST, WIDE).to(ACC)
         e = tl.sum(tile * u, 0, keep_dims=True) + beta
         if not PAPER:
             e = tl.exp(e - top) / total
@@ -183,8 +195,8 @@ def scale_share(
 def scale(
     x, out, state, sums, ln_w, ln_b, factor, PV, splits, tiles, parts,
     C: tl.constexpr, BC: tl.constexpr, K: tl.constexpr, T: tl.constexpr, V: tl.constexpr, BS: tl.constexpr,
-    VEC: tl.constexpr, LAST: tl.constexpr, WIDE: tl.constexpr, PAPER: tl.constexpr, SEQ: tl.constexpr,
-    ACC: tl.constexpr,
+    VEC: tl.constexpr, LAST: tl.constexpr, WIDE: tl.constexpr, AHEAD: tl.constexpr, PAPER: tl.constexpr,
+    SEQ: tl.constexpr, ACC: tl.constexpr,
 ):  # fmt: skip
     """Pass 2 over x: writes out. Begins where ``pool`` ended, with what the cache still holds."""
     P = PV * VEC
@@ -192,5 +204,5 @@ def scale(
     b, split, first, last = share(program, splits, tiles, P, K * T * V)
     scale_share(
         x + b * C * P, out + b * C * P, state + b * (7 * C + 8), sums + b * parts * 2, parts, ln_w, ln_b, factor,
-        split == 0, first, last, P, C, BC, K, T, V, BS, LAST, WIDE, PAPER, SEQ, ACC,
+        split == 0, first, last, P, C, BC, K, T, V, BS, LAST, WIDE, AHEAD, PAPER, SEQ, ACC,
     )  # fmt: skip

@@ -35,7 +35,7 @@ from polarpix.psa.tiles import (
     store_vector,
 )
 
-__all__ = ["columns_by", "gate", "rows_by", "stages"]
+__all__ = ["gate", "load_block", "load_rows", "make_rows", "stages"]
 
 
 def stages(form: str, layout: str, small: bool) -> int:
@@ -44,18 +44,16 @@ def stages(form: str, layout: str, small: bool) -> int:
 
 
 @triton.jit
-def rows_by(W, r, vector, rows, n: tl.constexpr, BN: tl.constexpr, ACC: tl.constexpr):
-    """W[r] vector of a weight [rows, n], for a vector [BN] that is zero from n on."""
+def load_rows(W, r, stop, n: tl.constexpr, BN: tl.constexpr):
+    """The rows r of a weight with rows of n numbers, as [r, BN], zero from row ``stop`` on."""
     i = tl.arange(0, BN)
-    mask = (r < rows)[:, None] & (i < n)[None, :]
-    return tl.sum(tl.load(W + r[:, None] * n + i[None, :], mask=mask, other=0.0).to(ACC) * vector[None, :], 1)
+    return tl.load(W + r[:, None] * n + i[None, :], mask=(r < stop)[:, None] & (i < n)[None, :], other=0.0)
 
 
 @triton.jit
-def columns_by(W, r, i, vector, rows, n: tl.constexpr, ACC: tl.constexpr):
-    """vector W[r, i] of a weight [rows, n], for a vector as long as r that is zero from ``rows`` on."""
-    mask = (r < rows)[:, None] & (i < n)[None, :]
-    return tl.sum(tl.load(W + r[:, None] * n + i[None, :], mask=mask, other=0.0).to(ACC) * vector[:, None], 0)
+def load_block(W, r, i, rows, n: tl.constexpr):
+    """W[r, i] of a weight [rows, n], zero outside."""
+    return tl.load(W + r[:, None] * n + i[None, :], mask=(r < rows)[:, None] & (i < n)[None, :], other=0.0)
 
 
 @triton.jit
@@ -87,58 +85,32 @@ def join(partial, row, s, splits, P, C: tl.constexpr, BCS: tl.constexpr, BS: tl.
 
 
 @triton.jit
-def make_value(
-    row, s, W_v, b_v, C: tl.constexpr, BC: tl.constexpr, BHS: tl.constexpr, BR: tl.constexpr, PAPER: tl.constexpr,
-    ACC: tl.constexpr,
+def make_rows(
+    out, tile, W, bias, vector, first, last,
+    n: tl.constexpr, BN: tl.constexpr, BR: tl.constexpr, PAPER: tl.constexpr, ACC: tl.constexpr,
 ):  # fmt: skip
-    """v = W_v c + b_v, this program's rows."""
-    H: tl.constexpr = C // 2
-    c = load_vector(row, tl.arange(0, BC), C, ACC)
-    for r0 in range(s * BHS, tl.minimum((s + 1) * BHS, H), BR):
+    """out[r] = W[r] vector + bias[r] for the rows first .. last of a weight with rows of n numbers, and a vector [BN].
+
+    ``tile`` holds the first BR of them.
+    """
+    for r0 in range(first, last, BR):
         r = r0 + tl.arange(0, BR)
-        v = rows_by(W_v, r, c, H, C, BC, ACC)
+        product = tl.sum(tile.to(ACC) * vector[None, :], 1)
+        tile = load_rows(W, r + BR, last, n, BN)
         if PAPER:
-            v += load_vector(b_v, r, H, ACC)
-        store_vector(row + 5 * C, v, r, H)
-
-
-@triton.jit
-def make_query(
-    row, s, y, W_q2, b_q2, C: tl.constexpr, BC: tl.constexpr, BHS: tl.constexpr, BR: tl.constexpr, PAPER: tl.constexpr,
-    ACC: tl.constexpr,
-):  # fmt: skip
-    """q' = W_q' y + b_q', this program's rows, for y [BC]."""
-    H: tl.constexpr = C // 2
-    for r0 in range(s * BHS, tl.minimum((s + 1) * BHS, H), BR):
-        r = r0 + tl.arange(0, BR)
-        q = rows_by(W_q2, r, y, H, C, BC, ACC)
-        if PAPER:
-            q += load_vector(b_q2, r, H, ACC)
-        store_vector(row + 5 * C + H, q, r, H)
-
-
-@triton.jit
-def make_z(
-    row, s, W_z, b_z, C: tl.constexpr, BH: tl.constexpr, BCS: tl.constexpr, BZ: tl.constexpr, PAPER: tl.constexpr,
-    ACC: tl.constexpr,
-):  # fmt: skip
-    """z = W_z v + b_z, this program's channels."""
-    H: tl.constexpr = C // 2
-    v = load_vector(row + 5 * C, tl.arange(0, BH), H, ACC)
-    for c0 in range(s * BCS, tl.minimum((s + 1) * BCS, C), BZ):
-        c = c0 + tl.arange(0, BZ)
-        z = rows_by(W_z, c, v, C, H, BH, ACC)
-        if PAPER:
-            z += load_vector(b_z, c, C, ACC)
-        store_vector(row + 6 * C + 8, z, c, C)
+            product += load_vector(bias, r, last, ACC)
+        store_vector(out, product, r, last)
 
 
 @triton.jit
 def make_u(
-    row, s, W_v2, b_v2, C: tl.constexpr, BH: tl.constexpr, BCS: tl.constexpr, BU: tl.constexpr, PAPER: tl.constexpr,
-    ACC: tl.constexpr,
+    row, s, tile, W_v2, b_v2,
+    C: tl.constexpr, BH: tl.constexpr, BCS: tl.constexpr, BU: tl.constexpr, PAPER: tl.constexpr, ACC: tl.constexpr,
 ):  # fmt: skip
-    """u = W_v'^T t, this program's channels, with t the softmax of q' (paper) or q' itself (released)."""
+    """u = W_v'^T t, this program's channels, with t the softmax of q' (paper) or q' itself (released).
+
+    ``tile`` holds the first BU rows of W_v'.
+    """
     H: tl.constexpr = C // 2
     i = tl.arange(0, BH)
     q = tl.load(row + 5 * C + H + i, mask=i < H, other=float("-inf"))
@@ -157,7 +129,8 @@ def make_u(
         weight = tl.load(row + 5 * C + H + r, mask=r < H, other=float("-inf") if PAPER else 0.0)
         if PAPER:
             weight = tl.exp(weight - top)
-        u += columns_by(W_v2, r, c, weight, H, C, ACC)
+        u += tl.sum(tile.to(ACC) * weight[:, None], 0)
+        tile = load_block(W_v2, r + BU, c, H, C)
     store_vector(row + 4 * C, u / total, c, C)
     if s == 0:
         tl.store(row + 6 * C + BETA, beta)
@@ -171,8 +144,8 @@ def gate(
     x, out, partial, state, sums, W_v, b_v, W_z, b_z, ln_w, ln_b, W_q2, b_q2, W_v2, b_v2, factor, PV, splits, tiles,
     C: tl.constexpr, BC: tl.constexpr, K: tl.constexpr, T: tl.constexpr, V: tl.constexpr, S: tl.constexpr,
     BR: tl.constexpr, BZ: tl.constexpr, BU: tl.constexpr, BS: tl.constexpr, VEC: tl.constexpr, LAST: tl.constexpr,
-    WIDE: tl.constexpr, SMALL: tl.constexpr, PAPER: tl.constexpr, SEQ: tl.constexpr, BEGIN: tl.constexpr,
-    END: tl.constexpr, ACC: tl.constexpr,
+    WIDE: tl.constexpr, AHEAD: tl.constexpr, SMALL: tl.constexpr, PAPER: tl.constexpr, SEQ: tl.constexpr,
+    BEGIN: tl.constexpr, END: tl.constexpr, ACC: tl.constexpr,
 ):  # fmt: skip
     """Both gates of a sample by S programs; ``tiles`` tiles of pixels are each one's share in passes over x."""
     P = PV * VEC
@@ -183,39 +156,59 @@ def gate(
     partial += b * splits * (2 * C + 4)
     row = state + b * (7 * C + 8)
     met = row + 6 * C + MET
+    H: tl.constexpr = C // 2
+    h0, h1 = s * BHS, tl.minimum((s + 1) * BHS, H)  # rows of this program, of weights of h rows
+    c0, c1 = s * BCS, tl.minimum((s + 1) * BCS, C)
+    c, h = tl.arange(0, BC), tl.arange(0, BH)
+    r, z, u = tl.arange(0, BR), tl.arange(0, BZ), tl.arange(0, BU)
+    mine = c0 + tl.arange(0, BCS)
     if BEGIN <= 0:
         join(partial, row, s, splits, P, C, BCS, BS, ACC)
+    # What does not depend on others is asked for before they are waited for.
+    if BEGIN <= 1 and END > 1:
+        value = load_rows(W_v, h0 + r, h1, C, BC)
+        if not SEQ:
+            query = load_rows(W_q2, h0 + r, h1, C, BC)
     if BEGIN <= 0 and END > 1:
         meet(met, S, S)
     if BEGIN <= 1 and END > 1:
-        make_value(row, s, W_v, b_v, C, BC, BHS, BR, PAPER, ACC)
+        make_rows(row + 5 * C, value, W_v, b_v, load_vector(row, c, C, ACC), h0, h1, C, BC, BR, PAPER, ACC)
         if not SEQ:
-            m = load_vector(row + C, tl.arange(0, BC), C, ACC)
-            make_query(row, s, m, W_q2, b_q2, C, BC, BHS, BR, PAPER, ACC)
+            m = load_vector(row + C, c, C, ACC)
+            make_rows(row + 5 * C + H, query, W_q2, b_q2, m, h0, h1, C, BC, BR, PAPER, ACC)
+    if BEGIN <= 2 and END > 2:
+        up = load_rows(W_z, c0 + z, c1, H, BH)
+        if not SEQ:
+            back = load_block(W_v2, u, mine, H, C)
     if BEGIN <= 1 and END > 2:
         meet(met, 2 * S, S)
     if BEGIN <= 2 and END > 2:
-        make_z(row, s, W_z, b_z, C, BH, BCS, BZ, PAPER, ACC)
+        v = load_vector(row + 5 * C, h, H, ACC)
+        make_rows(row + 6 * C + 8, up, W_z, b_z, v, c0, c1, H, BH, BZ, PAPER, ACC)
         if not SEQ:
-            make_u(row, s, W_v2, b_v2, C, BH, BCS, BU, PAPER, ACC)
+            make_u(row, s, back, W_v2, b_v2, C, BH, BCS, BU, PAPER, ACC)
     NEXT: tl.constexpr = 5 if SEQ else 3
     if SEQ:
+        if BEGIN <= 3 and END > 3:
+            query = load_rows(W_q2, h0 + r, h1, C, BC)
         if BEGIN <= 2 and END > 3:
             meet(met, 3 * S, S)
         if BEGIN <= 3 and END > 3:
             g, _, _ = channel_gate(row, ln_w, ln_b, C, BC, PAPER, ACC)
             y = tl.reshape(g * load_channels(row + C, C, BC, ACC), (BC,))
-            make_query(row, s, y, W_q2, b_q2, C, BC, BHS, BR, PAPER, ACC)
+            make_rows(row + 5 * C + H, query, W_q2, b_q2, y, h0, h1, C, BC, BR, PAPER, ACC)
+        if BEGIN <= 4 and END > 4:
+            back = load_block(W_v2, u, mine, H, C)
         if BEGIN <= 3 and END > 4:
             meet(met, 4 * S, S)
         if BEGIN <= 4 and END > 4:
-            make_u(row, s, W_v2, b_v2, C, BH, BCS, BU, PAPER, ACC)
+            make_u(row, s, back, W_v2, b_v2, C, BH, BCS, BU, PAPER, ACC)
     if not PAPER:
         if BEGIN < NEXT and END > NEXT:
             meet(met, NEXT * S, S)
         if BEGIN <= NEXT and END > NEXT:
-            u = load_channels(row + 4 * C, C, BC, ACC)
-            top, total = logit_sums(x + b * C * P, u, first, last, P, C, BC, K, T, V, LAST, WIDE, ACC)
+            weight = load_channels(row + 4 * C, C, BC, ACC)
+            top, total = logit_sums(x + b * C * P, weight, first, last, P, C, BC, K, T, V, LAST, WIDE, AHEAD, ACC)
             store_channels(sums + (b * S + s) * 2, top, 1, 1)
             store_channels(sums + (b * S + s) * 2 + 1, total, 1, 1)
     if SMALL:
@@ -225,5 +218,5 @@ def gate(
         if BEGIN <= FINAL and END > FINAL:
             scale_share(
                 x + b * C * P, out + b * C * P, row, sums + b * S * 2, S, ln_w, ln_b, factor, s == 0, first, last, P,
-                C, BC, K, T, V, S, LAST, WIDE, PAPER, SEQ, ACC,
+                C, BC, K, T, V, S, LAST, WIDE, AHEAD, PAPER, SEQ, ACC,
             )  # fmt: skip

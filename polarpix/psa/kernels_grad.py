@@ -55,8 +55,8 @@ def spatial_gate(e, inside, top, total, PAPER: tl.constexpr):
 def grad_pool(
     x, d, state, grads, partial, factor, PV, splits, tiles,
     C: tl.constexpr, BC: tl.constexpr, K: tl.constexpr, T: tl.constexpr, V: tl.constexpr, VEC: tl.constexpr,
-    LAST: tl.constexpr, D_LAST: tl.constexpr, WIDE: tl.constexpr, PAPER: tl.constexpr, SEQ: tl.constexpr,
-    ACC: tl.constexpr,
+    LAST: tl.constexpr, D_LAST: tl.constexpr, WIDE: tl.constexpr, AHEAD: tl.constexpr, PAPER: tl.constexpr,
+    SEQ: tl.constexpr, ACC: tl.constexpr,
 ):  # fmt: skip
     """Pass 1 over x and d: each program adds up ``tiles`` tiles into its partial row: dbeta, dg [C], the sum of de*x
     [C]; in the released form with sigma*dsigma for de, and the sum of sigma*x [C].
@@ -67,8 +67,9 @@ def grad_pool(
     x += b * C * P
     d += b * C * P
     inner = pixels(K, T, V)
-    next_x = load_tile(x, first, last, P, C, BC, K, T, V, LAST, WIDE)
-    next_d = load_tile(d, first, last, P, C, BC, K, T, V, D_LAST, WIDE)
+    if AHEAD:
+        next_x = load_tile(x, first, last, P, C, BC, K, T, V, LAST, WIDE)
+        next_d = load_tile(d, first, last, P, C, BC, K, T, V, D_LAST, WIDE)
     row = state + b * (7 * C + 8)
     g = load_channels(row + 3 * C, C, BC, ACC)
     u = load_channels(row + 4 * C, C, BC, ACC)
@@ -83,10 +84,14 @@ def grad_pool(
     sigma_x = tl.zeros((BC, 1, T, 1), ACC)
     for p0 in range(first, last, BP):
         p = p0 + inner
-        tile = next_x.to(ACC)  # [BC, K, T, V]
-        product = next_d.to(ACC) * tile
-        next_x = load_tile(x, p0 + BP, last, P, C, BC, K, T, V, LAST, WIDE)
-        next_d = load_tile(d, p0 + BP, last, P, C, BC, K, T, V, D_LAST, WIDE)
+        if AHEAD:
+            tile = next_x.to(ACC)  # [BC, K, T, V]
+            product = next_d.to(ACC) * tile
+            next_x = load_tile(x, p0 + BP, last, P, C, BC, K, T, V, LAST, WIDE)
+            next_d = load_tile(d, p0 + BP, last, P, C, BC, K, T, V, D_LAST, WIDE)
+        else:
+            tile = load_tile(x, p0, last, P, C, BC, K, T, V, LAST, WIDE).to(ACC)
+            product = load_tile(d, p0, last, P, C, BC, K, T, V, D_LAST, WIDE).to(ACC) * tile
         if SEQ:
             e, ds = two_sums(tile * u, product * g)
         else:
@@ -115,13 +120,15 @@ def grad_pool(
 def input_share(
     x, d, dx, W_q, row, grads, dw, factor, first, last, P,
     C: tl.constexpr, BC: tl.constexpr, K: tl.constexpr, T: tl.constexpr, V: tl.constexpr, LAST: tl.constexpr,
-    D_LAST: tl.constexpr, WIDE: tl.constexpr, PAPER: tl.constexpr, SEQ: tl.constexpr, ACC: tl.constexpr,
+    D_LAST: tl.constexpr, WIDE: tl.constexpr, AHEAD: tl.constexpr, PAPER: tl.constexpr,
+    SEQ: tl.constexpr, ACC: tl.constexpr,
 ):  # fmt: skip
     """Writes dx on the pixels first .. last of a sample and their part of dW_q, dw [C]."""
     BP: tl.constexpr = K * T * V
     inner = pixels(K, T, V)
-    next_x = load_tile(x, first, last, P, C, BC, K, T, V, LAST, WIDE)
-    next_d = load_tile(d, first, last, P, C, BC, K, T, V, D_LAST, WIDE)
+    if AHEAD:
+        next_x = load_tile(x, first, last, P, C, BC, K, T, V, LAST, WIDE)
+        next_d = load_tile(d, first, last, P, C, BC, K, T, V, D_LAST, WIDE)
     w = load_channels(W_q, C, BC, ACC)
     g = load_channels(row + 3 * C, C, BC, ACC) * factor
     u = load_channels(row + 4 * C, C, BC, ACC)
@@ -139,10 +146,14 @@ def input_share(
     part = tl.zeros((BC, 1, T, 1), ACC)
     for p0 in range(first, last, BP):
         p = p0 + inner
-        tile = next_x.to(ACC)  # [BC, K, T, V]
-        dout = next_d.to(ACC)
-        next_x = load_tile(x, p0 + BP, last, P, C, BC, K, T, V, LAST, WIDE)
-        next_d = load_tile(d, p0 + BP, last, P, C, BC, K, T, V, D_LAST, WIDE)
+        if AHEAD:
+            tile = next_x.to(ACC)  # [BC, K, T, V]
+            dout = next_d.to(ACC)
+            next_x = load_tile(x, p0 + BP, last, P, C, BC, K, T, V, LAST, WIDE)
+            next_d = load_tile(d, p0 + BP, last, P, C, BC, K, T, V, D_LAST, WIDE)
+        else:
+            tile = load_tile(x, p0, last, P, C, BC, K, T, V, LAST, WIDE).to(ACC)
+            dout = load_tile(d, p0, last, P, C, BC, K, T, V, D_LAST, WIDE).to(ACC)
         product = dout * tile
         if SEQ:
             product *= g
@@ -170,8 +181,8 @@ def input_share(
 def grad_input(
     x, d, dx, W_q, state, grads, dw, factor, PV, splits, tiles,
     C: tl.constexpr, BC: tl.constexpr, K: tl.constexpr, T: tl.constexpr, V: tl.constexpr, VEC: tl.constexpr,
-    LAST: tl.constexpr, D_LAST: tl.constexpr, WIDE: tl.constexpr, PAPER: tl.constexpr, SEQ: tl.constexpr,
-    ACC: tl.constexpr,
+    LAST: tl.constexpr, D_LAST: tl.constexpr, WIDE: tl.constexpr, AHEAD: tl.constexpr, PAPER: tl.constexpr,
+    SEQ: tl.constexpr, ACC: tl.constexpr,
 ):  # fmt: skip
     """Pass 2 over x and d: writes dx, and the part of dW_q of each split, dw [B, splits, C]. Begins where ``grad_pool``
     ended, with what the cache still holds.
@@ -182,5 +193,5 @@ def grad_input(
     at = b * C * P
     input_share(
         x + at, d + at, dx + at, W_q, state + b * (7 * C + 8), grads + b * (9 * C + 8), dw + (b * splits + split) * C,
-        factor, first, last, P, C, BC, K, T, V, LAST, D_LAST, WIDE, PAPER, SEQ, ACC,
+        factor, first, last, P, C, BC, K, T, V, LAST, D_LAST, WIDE, AHEAD, PAPER, SEQ, ACC,
     )  # fmt: skip

@@ -15,7 +15,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from polarpix.psa.kernels_gate import columns_by, rows_by
+from polarpix.psa.kernels_gate import load_block, load_rows
 from polarpix.psa.kernels_grad import input_share
 from polarpix.psa.tiles import COUNTS, RSTD, T_MAX, T_SUM, load_vector, meet, share, store_vector
 
@@ -72,26 +72,27 @@ def load_query(row, r, C: tl.constexpr, PAPER: tl.constexpr, ACC: tl.constexpr):
 
 @triton.jit
 def make_dt(
-    row, out, s, W_v2, b_v2,
-    C: tl.constexpr, BC: tl.constexpr, BHS: tl.constexpr, BR: tl.constexpr, PAPER: tl.constexpr, ACC: tl.constexpr,
+    row, out, tile, W_v2, b_v2, first, last,
+    C: tl.constexpr, BC: tl.constexpr, BR: tl.constexpr, PAPER: tl.constexpr, ACC: tl.constexpr,
 ):  # fmt: skip
     """dt = W_v' du + dbeta b_v', this program's rows; and t, for the weights' gradients."""
     H: tl.constexpr = C // 2
     du = load_vector(out + 4 * C, tl.arange(0, BC), C, ACC)
     dbeta = tl.load(out + 7 * C + H)
-    for r0 in range(s * BHS, tl.minimum((s + 1) * BHS, H), BR):
+    for r0 in range(first, last, BR):
         r = r0 + tl.arange(0, BR)
-        dt = rows_by(W_v2, r, du, H, C, BC, ACC)
+        dt = tl.sum(tile.to(ACC) * du[None, :], 1)
+        tile = load_rows(W_v2, r + BR, last, C, BC)
         if PAPER:
             dt += dbeta * load_vector(b_v2, r, H, ACC)
-        store_vector(out + 7 * C, load_query(row, r, C, PAPER, ACC), r, H)
-        store_vector(out + 7 * C + H + 2, dt, r, H)
+        store_vector(out + 7 * C, load_query(row, r, C, PAPER, ACC), r, last)
+        store_vector(out + 7 * C + H + 2, dt, r, last)
 
 
 @triton.jit
 def make_dv(
-    row, out, s, W_z, ln_w,
-    C: tl.constexpr, BC: tl.constexpr, BHS: tl.constexpr, BR: tl.constexpr, PAPER: tl.constexpr, ACC: tl.constexpr,
+    row, out, s, tile, W_z, ln_w, first, last,
+    C: tl.constexpr, BC: tl.constexpr, BR: tl.constexpr, PAPER: tl.constexpr, ACC: tl.constexpr,
 ):  # fmt: skip
     """dn and dz through sigmoid and LayerNorm, and of dv = W_z^T dz this program's rows."""
     H: tl.constexpr = C // 2
@@ -107,14 +108,15 @@ def make_dv(
     if s == 0:
         store_vector(out + 2 * C, dn, c, C)
         store_vector(out + 3 * C, dz, c, C)
-    for r0 in range(s * BHS, tl.minimum((s + 1) * BHS, H), BR):
+    for r0 in range(first, last, BR):
         r = r0 + tl.arange(0, BR)
-        store_vector(out + 6 * C, columns_by(W_z, c, r, dz, C, H, ACC), r, H)
+        store_vector(out + 6 * C, tl.sum(tile.to(ACC) * dz[:, None], 0), r, last)
+        tile = load_block(W_z, c, r + BR, C, H)
 
 
 @triton.jit
 def make_dm(
-    row, out, s, W_q2, P,
+    row, out, s, tile, W_q2, P,
     C: tl.constexpr, BH: tl.constexpr, BCS: tl.constexpr, BU: tl.constexpr, PAPER: tl.constexpr, SEQ: tl.constexpr,
     ACC: tl.constexpr,
 ):  # fmt: skip
@@ -136,7 +138,8 @@ def make_dm(
         dh = load_vector(out + 7 * C + H + 2, r, H, ACC)
         if PAPER:
             dh = load_vector(out + 7 * C, r, H, ACC) * (dh - t_dt)
-        dm += columns_by(W_q2, r, c, dh, H, C, ACC)
+        dm += tl.sum(tile.to(ACC) * dh[:, None], 0)
+        tile = load_block(W_q2, r + BU, c, H, C)
     m = load_vector(row + C, c, C, ACC)
     if SEQ:
         g = load_vector(row + 3 * C, c, C, ACC)
@@ -148,14 +151,15 @@ def make_dm(
 
 
 @triton.jit
-def make_dc(out, s, W_v, C: tl.constexpr, BCS: tl.constexpr, BU: tl.constexpr, ACC: tl.constexpr):
+def make_dc(out, s, tile, W_v, C: tl.constexpr, BCS: tl.constexpr, BU: tl.constexpr, ACC: tl.constexpr):
     """dc = W_v^T dv, this program's channels."""
     H: tl.constexpr = C // 2
     c = s * BCS + tl.arange(0, BCS)
     dc = tl.zeros((BCS,), ACC)
     for r0 in range(0, H, BU):
         r = r0 + tl.arange(0, BU)
-        dc += columns_by(W_v, r, c, load_vector(out + 6 * C, r, H, ACC), H, C, ACC)
+        dc += tl.sum(tile.to(ACC) * load_vector(out + 6 * C, r, H, ACC)[:, None], 0)
+        tile = load_block(W_v, r + BU, c, H, C)
     store_vector(out, dc, c, C)
 
 
@@ -164,8 +168,8 @@ def grad_gate(
     x, d, dx, W_q, partial, state, grads, dw, W_v, W_z, ln_w, W_q2, W_v2, b_v2, factor, PV, splits, tiles,
     C: tl.constexpr, BC: tl.constexpr, K: tl.constexpr, T: tl.constexpr, V: tl.constexpr, S: tl.constexpr,
     BR: tl.constexpr, BU: tl.constexpr, BS: tl.constexpr, VEC: tl.constexpr, LAST: tl.constexpr, D_LAST: tl.constexpr,
-    WIDE: tl.constexpr, SMALL: tl.constexpr, PAPER: tl.constexpr, SEQ: tl.constexpr, BEGIN: tl.constexpr,
-    END: tl.constexpr, ACC: tl.constexpr,
+    WIDE: tl.constexpr, AHEAD: tl.constexpr, SMALL: tl.constexpr, PAPER: tl.constexpr, SEQ: tl.constexpr,
+    BEGIN: tl.constexpr, END: tl.constexpr, ACC: tl.constexpr,
 ):  # fmt: skip
     """Between the passes, S programs a sample; ``tiles`` tiles of pixels are each one's share in a pass over x."""
     P = PV * VEC
@@ -177,30 +181,47 @@ def grad_gate(
     row = state + b * (7 * C + 8)
     out = grads + b * (9 * C + 8)
     met = out + 8 * C + 4
+    H: tl.constexpr = C // 2
+    h0, h1 = s * BHS, tl.minimum((s + 1) * BHS, H)  # rows of this program, of weights of h rows
+    c, r, u = tl.arange(0, BC), tl.arange(0, BR), tl.arange(0, BU)
+    mine = s * BCS + tl.arange(0, BCS)
     if BEGIN <= 0:
         join_gradients(partial, row, out, s, splits, C, BCS, BS, PAPER, SEQ, ACC)
+    # What does not depend on others is asked for before they are waited for.
+    if BEGIN <= 1 and END > 1:
+        value = load_rows(W_v2, h0 + r, h1, C, BC)
+        if not SEQ:
+            up = load_block(W_z, c, h0 + r, C, H)
     if BEGIN <= 0 and END > 1:
         meet(met, S, S)
     if BEGIN <= 1 and END > 1:
-        make_dt(row, out, s, W_v2, b_v2, C, BC, BHS, BR, PAPER, ACC)
+        make_dt(row, out, value, W_v2, b_v2, h0, h1, C, BC, BR, PAPER, ACC)
         if not SEQ:
-            make_dv(row, out, s, W_z, ln_w, C, BC, BHS, BR, PAPER, ACC)
+            make_dv(row, out, s, up, W_z, ln_w, h0, h1, C, BC, BR, PAPER, ACC)
+    if BEGIN <= 2 and END > 2:
+        query = load_block(W_q2, u, mine, H, C)
+        if not SEQ:
+            down = load_block(W_v, u, mine, H, C)
     if BEGIN <= 1 and END > 2:
         meet(met, 2 * S, S)
     if BEGIN <= 2 and END > 2:
-        make_dm(row, out, s, W_q2, P, C, BH, BCS, BU, PAPER, SEQ, ACC)
+        make_dm(row, out, s, query, W_q2, P, C, BH, BCS, BU, PAPER, SEQ, ACC)
         if not SEQ:
-            make_dc(out, s, W_v, C, BCS, BU, ACC)
+            make_dc(out, s, down, W_v, C, BCS, BU, ACC)
     FINAL: tl.constexpr = 5 if SEQ else 3
     if SEQ:
+        if BEGIN <= 3 and END > 3:
+            up = load_block(W_z, c, h0 + r, C, H)
         if BEGIN <= 2 and END > 3:
             meet(met, 3 * S, S)
         if BEGIN <= 3 and END > 3:
-            make_dv(row, out, s, W_z, ln_w, C, BC, BHS, BR, PAPER, ACC)
+            make_dv(row, out, s, up, W_z, ln_w, h0, h1, C, BC, BR, PAPER, ACC)
+        if BEGIN <= 4 and END > 4:
+            down = load_block(W_v, u, mine, H, C)
         if BEGIN <= 3 and END > 4:
             meet(met, 4 * S, S)
         if BEGIN <= 4 and END > 4:
-            make_dc(out, s, W_v, C, BCS, BU, ACC)
+            make_dc(out, s, down, W_v, C, BCS, BU, ACC)
     if SMALL:
         if BEGIN < FINAL and END > FINAL:
             meet(met, FINAL * S, S)
@@ -208,5 +229,5 @@ def grad_gate(
             at = b * C * P
             input_share(
                 x + at, d + at, dx + at, W_q, row, out, dw + (b * S + s) * C, factor, first, last, P,
-                C, BC, K, T, V, LAST, D_LAST, WIDE, PAPER, SEQ, ACC,
+                C, BC, K, T, V, LAST, D_LAST, WIDE, AHEAD, PAPER, SEQ, ACC,
             )  # fmt: skip

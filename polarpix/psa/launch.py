@@ -12,6 +12,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -20,9 +21,9 @@ import triton.language as tl
 from torch import Tensor
 
 from polarpix.psa import kernels, kernels_gate, kernels_grad, kernels_grad_gate, kernels_weight
-from polarpix.psa.plans import MIXED, MULTIPROCESSORS, Plan, plan
+from polarpix.psa.plans import MIXED, MULTIPROCESSORS, REGISTERS, Plan, plan
 
-__all__ = ["PARAMETERS", "backward", "beside", "dense", "forward", "interpreted", "settle", "start", "wide"]
+__all__ = ["PARAMETERS", "backward", "beside", "dense", "forward", "interpreted", "settle", "wide"]
 
 # The weights of an operator call, in this order. The softmax does not feel b_q, whose gradient is zero; but it has one,
 # as DDP waits for it.
@@ -31,6 +32,7 @@ PARAMETERS = {
     "released": ("W_q", "W_v", "W_z", "W_q2", "W_v2"),
 }
 ACCUMULATE = {torch.float64: tl.float64}  # anything else in float32
+SHARED = 200 << 10  # bytes of a multiprocessor; less on consumer cards, whose programs then wait for their turn
 
 
 def interpreted() -> bool:
@@ -71,26 +73,28 @@ def wide(x: Tensor) -> torch.dtype:
     return torch.promote_types(x.dtype, torch.float32)
 
 
-def named(weights: Sequence[Tensor], form: str, stand_in: Tensor) -> dict[str, Tensor]:
-    """The weights by name, contiguous; a stand-in, never read, for what a form does not have."""
-    found = dict.fromkeys(PARAMETERS["paper"], stand_in)
-    return found | {name: W.contiguous() for name, W in zip(PARAMETERS[form], weights, strict=True)}
+def in_order(weights: Sequence[Tensor], form: str, order: Sequence[str], stand_in: Tensor) -> list[Tensor]:
+    """The weights of a form in the order of a kernel; a stand-in, never read, for what the form does not have."""
+    return [stand_in if i is None else weights[i] for i in places(form, tuple(order))]
 
 
-def blocks(one: Plan, *names: str, **more: Any) -> dict[str, Any]:
-    """Constants of a launch by name."""
-    return {name: getattr(one, name) for name in names} | more
+@functools.cache
+def places(form: str, order: tuple[str, ...]) -> list[int | None]:
+    """Where the weights of an order lie among the parameters of a form."""
+    names = PARAMETERS[form]
+    return [names.index(name) if name in names else None for name in order]
 
 
 TILES = ("C", "BC", "K", "T", "V", "VEC", "LAST", "WIDE")
 BETWEEN = (*TILES, "S", "BR", "BU", "BS")
 GATE = ("W_v", "b_v", "W_z", "b_z", "ln_weight", "ln_bias", "W_q2", "b_q2", "W_v2", "b_v2")
+NORM = ("ln_weight", "ln_bias")
 GRAD_GATE = ("W_v", "W_z", "ln_weight", "W_q2", "W_v2", "b_v2")
 
 
-def pick(weights: Mapping[str, Tensor], names: Sequence[str]) -> list[Tensor]:
-    """Weights in the order in which a kernel takes them."""
-    return [weights[name] for name in names]
+def blocks(one: Plan, *names: str) -> dict[str, Any]:
+    """Constants of a launch by name."""
+    return {name: getattr(one, name) for name in names}
 
 
 def forward(x: Tensor, weights: Sequence[Tensor], form: str, layout: str, scale: float) -> tuple[Tensor, Tensor]:
@@ -107,38 +111,73 @@ def backward(
         return _backward(d, x, state, weights, form, layout, scale)
 
 
-def start(one: Plan, kind: tuple[Any, ...], kernel: Any, grid: tuple[int, ...], *args: Any, **constants: Any) -> None:
-    """Launch a kernel with the options of its plan; where it would spill with them, with registers at will.
+@dataclass(frozen=True)
+class Step:
+    """A kernel as it is launched for one plan: its constants and how a pass over the map is shared.
+
+    ``compiled`` takes arguments without looking at them anew, which on small maps takes longer than they do; null
+    in the interpreter. With ``stages`` its programs meet: where they run one after the other, each stage is a launch.
+    """
+
+    kernel: Any
+    constants: Mapping[str, Any]
+    options: Mapping[str, int]
+    tiles: int
+    splits: int
+    stages: int = 0
+    compiled: Any = None
+    fixed: tuple[Any, ...] = ()
+
+    def __call__(self, grid: tuple[int, int, int], aligned: bool, *args: Any) -> None:
+        """Launch it.
+
+        Args:
+            aligned: whether all tensors begin at multiples of 16 bytes, as the compiled kernel takes for granted.
+        """
+        if self.compiled is not None and aligned:
+            self.compiled[grid](*args, *self.fixed)
+        elif self.stages and interpreted():
+            for stage in range(self.stages):
+                self.kernel[grid](*args, **self.constants | {"BEGIN": stage, "END": stage + 1})
+        else:
+            self.kernel[grid](*args, **self.constants, **self.options)
+
+
+def settle(one: Plan, B: int, kernel: Any, args: Sequence[Any], constants: Mapping[str, Any], stages: int = 0) -> Step:
+    """A kernel of a plan, compiled for the device at hand: where it would spill, with registers at will.
+
+    So many programs share a pass as the device has room for at a time: none of them waits for its turn.
 
     Args:
-        one: the plan; it remembers the options by the kernel's name and ``kind``.
-        kind: what else makes another kernel of it: device, dtypes, form, layout.
+        args: of the kinds that it will be launched with.
     """
-    options = one.settled.get((kernel.__name__, kind))
-    if options is None:
-        options = one.settled[kernel.__name__, kind] = settle(one, kernel, grid, args, constants)
-    kernel[grid](*args, **constants, **options)
-
-
-def settle(
-    one: Plan, kernel: Any, grid: tuple[int, ...], args: Sequence[Any], constants: Mapping[str, Any]
-) -> dict[str, int]:
-    """The options of a kernel, compiled for the device at hand to see whether anything is put aside."""
-    options = one.options(kernel.__name__)
+    name = kernel.__name__
+    if stages:
+        constants = {**constants, "BEGIN": 0, "END": stages, "SMALL": one.small}
     if interpreted():
-        return options
-    made = kernel.warmup(*args, grid=grid, **constants, **options)
-    made._init_handles()  # loads it, after which the driver's word on spills is there; Triton's tutorials do so
-    return one.options(kernel.__name__, at_will=True) if made.n_spills else options
+        return Step(kernel, constants, {}, one.tiles, one.splits, stages)
+    options = one.options(name)
+    made = compiled(kernel, args, constants, options)
+    if made.n_spills:
+        options = one.options(name, at_will=True)
+        made = compiled(kernel, args, constants, options)
+    room = residents(made.n_regs, 32 * options["num_warps"], made.metadata.shared)
+    tiles, splits = one.split(B, room * multiprocessors(torch.cuda.current_device()))
+    fixed = tuple(constants[name] for name in kernel.arg_names[len(args) :])
+    return Step(kernel, constants, options, tiles, splits, stages, made, fixed)
 
 
-def staged(run: Any, one: Plan, stages: int, kernel: Any, *args: Any, **constants: Any) -> None:
-    """Launch a kernel whose programs meet between its stages; where they run one after the other, stage by stage."""
-    B, *args = args
-    begins = range(stages) if interpreted() and one.S > 1 else [0]
-    for begin in begins:
-        end = begin + 1 if len(begins) > 1 else stages
-        run(kernel, (B * one.S,), *args, **constants, BEGIN=begin, END=end, SMALL=one.small)
+def compiled(kernel: Any, args: Sequence[Any], constants: Mapping[str, Any], options: Mapping[str, int]) -> Any:
+    """The kernel, loaded: after that the driver's word on registers and spills is there."""
+    made = kernel.warmup(*args, grid=(1,), **constants, **options)
+    made._init_handles()  # Triton's tutorials do so
+    return made
+
+
+def residents(registers: int, threads: int, shared: int) -> int:
+    """Programs that a multiprocessor of NVIDIA's has room for: 64 Ki registers, 2,048 threads, about 200 KiB shared."""
+    by_registers = REGISTERS // (-(-max(1, registers) // 8) * 8 * threads)
+    return max(1, min(by_registers, 2048 // threads, 32, SHARED // max(1, shared)))
 
 
 @functools.cache
@@ -149,37 +188,78 @@ def multiprocessors(index: int | None) -> int:
     return int(torch.cuda.get_device_properties(index).multi_processor_count)
 
 
+def forward_steps(one: Plan, B: int, args: Mapping[str, Any], form: str, layout: str, ACC: Any) -> list[Step]:
+    """``pool``, ``gate`` and, but for small samples, ``scale``, for tensors as they will come."""
+    x, state, W_q = args["x"], args["state"], args["W_q"]
+    kind = {"PAPER": form == "paper", "SEQ": layout == "sequential", "ACC": ACC}
+    tiles = blocks(one, *TILES, "AHEAD")
+    steps = [settle(one, B, kernels.pool, (x, W_q, state, state, 1, 1, 1), {**tiles, "ACC": ACC})]
+    stages = kernels_gate.stages(form, layout, one.small)
+    between = blocks(one, *BETWEEN, "BZ", "AHEAD") | kind
+    steps.append(
+        settle(one, B, kernels_gate.gate, (x, x, state, state, state, *args["gate"], 1.0, 1, 1, 1), between, stages)
+    )
+    if not one.small:
+        last = (x, x, state, state, *args["norm"], 1.0, 1, 1, 1, 1)
+        steps.append(settle(one, B, kernels.scale, last, tiles | kind | {"BS": one.S}))
+    return steps
+
+
+def backward_steps(one: Plan, B: int, args: Mapping[str, Any], form: str, layout: str, ACC: Any) -> list[Step]:
+    """``grad_pool``, ``grad_gate``, ``grad_weight`` and, but for small samples, ``grad_input``."""
+    x, state, W_q = args["x"], args["state"], args["W_q"]
+    kind = {"PAPER": form == "paper", "SEQ": layout == "sequential", "ACC": ACC}
+    tiles = blocks(one, *TILES, "D_LAST", "AHEAD") | kind
+    steps = [settle(one, B, kernels_grad.grad_pool, (x, x, state, state, state, 1.0, 1, 1, 1), tiles)]
+    stages = kernels_grad_gate.stages(layout, one.small)
+    between = blocks(one, *BETWEEN, "D_LAST", "AHEAD") | kind
+    maps = (x, x, x, W_q)
+    rows = (state, state, state, state)
+    steps.append(
+        settle(one, B, kernels_grad_gate.grad_gate, (*maps, *rows, *args["gate"], 1.0, 1, 1, 1), between, stages)
+    )
+    weight = {"C": one.C, "BB": 16, "BL": 128, "TR": 32, "TC": 32, "PAPER": kind["PAPER"], "ACC": ACC}
+    steps.append(settle(one, B, kernels_weight.grad_weight, (state, state, state, *args["grads"], 1, 1), weight))
+    if not one.small:
+        steps.append(settle(one, B, kernels_grad.grad_input, (*maps, *rows[:3], 1.0, 1, 1, 1), tiles))
+    return steps
+
+
+def begins_aligned(*tensors: Tensor) -> bool:
+    """Whether every tensor begins at a multiple of 16 bytes."""
+    return not any(one.data_ptr() & 15 for one in tensors)
+
+
 def _forward(x: Tensor, weights: Sequence[Tensor], form: str, layout: str, scale: float) -> tuple[Tensor, Tensor]:
     x, last = dense(x)
-    B, C, P = x.shape[0], x.shape[1], x.shape[2] * x.shape[3]
+    B, C, H, W = x.shape
+    P = H * W
     out = torch.empty_like(x)
     state = x.new_empty((B, 7 * C + 8), dtype=wide(x))
     if x.numel() == 0:
         return out, state
-    W = named(weights, form, x)
-    paper = form == "paper"
-    one = plan(B, C, P, x.element_size(), last, None, paper, multiprocessors(x.device.index))
-    run = functools.partial(start, one, (x.device.index, x.dtype, weights[0].dtype, form, layout))
-    ACC = ACCUMULATE.get(x.dtype, tl.float32)
-    kind = {"PAPER": paper, "SEQ": layout == "sequential", "ACC": ACC}
-    PV = P // one.VEC
-    partial = state.new_empty((B, one.splits, 2 * C + 4))
-    sums = partial if paper else state.new_empty((B, one.S, 2))
-    grid = (B * one.splits,)
-    run(
-        kernels.pool, grid,
-        x, W["W_q"], partial, state, PV, one.splits, one.tiles, **blocks(one, *TILES, ACC=ACC),
+    weights = [one if one.is_contiguous() else one.contiguous() for one in weights]
+    gate_weights, norm = in_order(weights, form, GATE, x), in_order(weights, form, NORM, x)
+    one = plan(B, C, P, x.element_size(), last, None, form == "paper", multiprocessors(x.device.index))
+    kind = (x.device.index, x.dtype, weights[0].dtype, form, layout, "forward")
+    steps = one.settled.get(kind)
+    if steps is None:
+        args = {"x": x, "state": state, "W_q": weights[0], "gate": gate_weights, "norm": norm}
+        steps = forward_steps(one, B, args, form, layout, ACCUMULATE.get(x.dtype, tl.float32))
+        one.settled[kind] = steps
+    aligned, PV = begins_aligned(x, *weights), P // one.VEC
+    pool, gate = steps[:2]
+    partial = state.new_empty((B, pool.splits, 2 * C + 4))
+    sums = partial if form == "paper" else state.new_empty((B, one.S, 2))
+    pool((B * pool.splits, 1, 1), aligned, x, weights[0], partial, state, PV, pool.splits, pool.tiles)
+    gate(
+        (B * one.S, 1, 1), aligned,
+        x, out, partial, state, sums, *gate_weights, scale, PV, pool.splits, one.share_tiles,
     )  # fmt: skip
-    staged(
-        run, one, kernels_gate.stages(form, layout, one.small), kernels_gate.gate,
-        B, x, out, partial, state, sums, *pick(W, GATE), scale, PV, one.splits, one.share_tiles,
-        **blocks(one, *BETWEEN, "BZ", **kind),
-    )  # fmt: skip
-    if not one.small:
-        run(
-            kernels.scale, grid,
-            x, out, state, sums, W["ln_weight"], W["ln_bias"], scale, PV, one.splits, one.tiles, one.S,
-            **blocks(one, *TILES, **kind), BS=one.S,
+    for second in steps[2:]:
+        second(
+            (B * second.splits, 1, 1), aligned,
+            x, out, state, sums, *norm, scale, PV, second.splits, second.tiles, one.S,
         )  # fmt: skip
     return out, state
 
@@ -189,39 +269,38 @@ def _backward(
 ) -> list[Tensor]:
     x, last = dense(x)
     d, d_last = beside(d, last)
-    B, C, P = x.shape[0], x.shape[1], x.shape[2] * x.shape[3]
+    B, C, H, W = x.shape
+    P = H * W
     dx = torch.empty_like(x)
     dW = [torch.empty_like(W, memory_format=torch.contiguous_format) for W in weights]
     if x.numel() == 0:
         return [dx, *(one.zero_() for one in dW)]
-    W = named(weights, form, x)
-    paper = form == "paper"
+    weights = [one if one.is_contiguous() else one.contiguous() for one in weights]
+    gate_weights = in_order(weights, form, GRAD_GATE, x)
+    out = in_order(dW, form, ("W_q", "b_q", *GATE), x)
     one = plan(B, C, P, x.element_size(), last, d_last, True, multiprocessors(x.device.index))
-    run = functools.partial(start, one, (x.device.index, x.dtype, weights[0].dtype, form, layout))
-    ACC = ACCUMULATE.get(x.dtype, tl.float32)
-    kind = {"PAPER": paper, "SEQ": layout == "sequential", "ACC": ACC}
-    PV = P // one.VEC
-    parts = one.S if one.small else one.splits
+    kind = (x.device.index, x.dtype, weights[0].dtype, form, layout, "backward")
+    steps = one.settled.get(kind)
+    if steps is None:
+        args = {"x": x, "state": state, "W_q": weights[0], "gate": gate_weights, "grads": out}
+        steps = backward_steps(one, B, args, form, layout, ACCUMULATE.get(x.dtype, tl.float32))
+        one.settled[kind] = steps
+    aligned, PV = begins_aligned(x, d, *weights), P // one.VEC
+    pool, gate, weight = steps[:3]
+    parts = one.S if one.small else steps[3].splits
     grads = state.new_empty((B, 9 * C + 8))
     dw = state.new_empty((B, parts, C))
-    partial = state.new_empty((B, one.splits, 3 * C + 4))
-    grid = (B * one.splits,)
-    tiles = blocks(one, *TILES, "D_LAST", **kind)
-    run(kernels_grad.grad_pool, grid, x, d, state, grads, partial, scale, PV, one.splits, one.tiles, **tiles)
-    staged(
-        run, one, kernels_grad_gate.stages(layout, one.small), kernels_grad_gate.grad_gate,
-        B, x, d, dx, W["W_q"], partial, state, grads, dw, *pick(W, GRAD_GATE), scale, PV, one.splits, one.share_tiles,
-        **blocks(one, *BETWEEN, "D_LAST", **kind),
+    partial = state.new_empty((B, pool.splits, 3 * C + 4))
+    pool((B * pool.splits, 1, 1), aligned, x, d, state, grads, partial, scale, PV, pool.splits, pool.tiles)
+    gate(
+        (B * one.S, 1, 1), aligned,
+        x, d, dx, weights[0], partial, state, grads, dw, *gate_weights, scale, PV, pool.splits, one.share_tiles,
     )  # fmt: skip
-    if not one.small:
-        run(
-            kernels_grad.grad_input, grid,
-            x, d, dx, W["W_q"], state, grads, dw, scale, PV, one.splits, one.tiles, **tiles,
+    for second in steps[3:]:
+        second(
+            (B * parts, 1, 1), aligned,
+            x, d, dx, weights[0], state, grads, dw, scale, PV, parts, second.tiles,
         )  # fmt: skip
-    out = named(dW, form, x)
-    run(
-        kernels_weight.grad_weight, (triton.cdiv(C // 2, 32), triton.cdiv(C, 32), 4),
-        state, grads, dw, out["W_q"], out["b_q"], *pick(out, GATE), B, B * parts,
-        C=C, BB=16, BL=128, TR=32, TC=32, PAPER=paper, ACC=ACC,
-    )  # fmt: skip
+    grid = (triton.cdiv(C // 2, 32), triton.cdiv(C, 32), 4)
+    weight(grid, aligned, state, grads, dw, *out, B, B * parts)
     return [dx, *dW]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import Any
 
@@ -13,10 +13,10 @@ __all__ = ["MIXED", "SMALL", "Plan", "plan"]
 
 SMALL = 1 << 16  # elements of a sample whose second pass is done by the programs that make its gates
 MIXED = 512  # most channels of a gradient that lies in the other memory layout than x and is not copied
-PROGRAMS = 1056  # wanted for a pass over the map: eight for each of 132 multiprocessors
+PROGRAMS = 528  # of a pass over the map, where there is no device to ask: four for each of 132 multiprocessors
 MULTIPROCESSORS = 132  # where there is no device to ask
+SECTOR = 16  # numbers of 16 bits in the least that memory gives
 REGISTERS = 1 << 16  # of a multiprocessor
-TILE = 1 << 14  # numbers of a weight's tile
 MOST_TOGETHER = {True: 32, False: 64}  # programs that share a sample between the passes, by paper form
 
 
@@ -50,10 +50,11 @@ class Plan:
     LAST: bool
     D_LAST: bool
     WIDE: bool
-    settled: dict[tuple[Any, ...], dict[str, int]] = field(default_factory=dict, repr=False, compare=False)
+    AHEAD: bool
+    settled: dict[tuple[Any, ...], Any] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     @property
-    def BP(self) -> int:
+    def BP(self) -> int:  # noqa: N802 - the kernels' letters
         """Pixels of a tile."""
         return self.K * self.T * self.V
 
@@ -66,6 +67,17 @@ class Plan:
     def share_tiles(self) -> int:
         """Tiles of each of the S programs of a sample, where they pass over the map."""
         return int(triton.cdiv(triton.cdiv(self.P, self.BP), self.S))
+
+    def split(self, B: int, programs: int) -> tuple[int, int]:
+        """Tiles of a program and programs of a sample, where about so many programs share a pass over B samples."""
+        pieces = triton.cdiv(self.P, self.BP)
+        if self.small:
+            tiles = triton.cdiv(pieces, self.S)
+        else:
+            # tiles that fill a sector, as a row begins anywhere in one
+            least = 1 if self.aligned else triton.cdiv(SECTOR, self.BP)
+            tiles = max(min(least, pieces), triton.cdiv(pieces, max(1, programs // B)))
+        return tiles, triton.cdiv(pieces, tiles)
 
     def options(self, kernel: str, at_will: bool = False) -> dict[str, int]:
         """Warps of a kernel's programs and, where it is said, the most registers that its threads may have.
@@ -117,8 +129,8 @@ def plan(
     BC = max(16, triton.next_power_of_2(C))
     small = C * P <= SMALL
 
-    # A thread holds 64 numbers of a tile of bfloat16; 32 of each of two in the backward and of wider numbers; 16 without
-    # aligned pieces, since every number has an address of its own then.
+    # A thread holds 64 numbers of a tile of bfloat16; 32 of each of two in the backward and of wider numbers; 16
+    # without aligned pieces, since every number has an address of its own then.
     warps = max(4, min(16, BC // 64))
     each = 16 if not aligned else 32 if backward or itemsize > 2 else 64
     BP = max(1, min(32 * warps * each // BC, triton.next_power_of_2(P), 256))
@@ -133,22 +145,21 @@ def plan(
     BP = K * T * V
     pieces = triton.cdiv(P, BP)
 
-    # Between the passes: one program for each 64 channels of many, and as many as have room in the released form.
+    # Between the passes: one program for each 32 channels of many, and as many as have room in the released form.
     S = power(multiprocessors / B)
-    S = min(S, BC // 64 if BC >= 256 else 1) if paper else min(S, BC // 16)
+    S = min(S, BC // 32 if BC >= 256 else 1) if paper else min(S, BC // 16)
     S = max(1, min(S, MOST_TOGETHER[paper]))
     BH, BCS, BHS = BC // 2, BC // S, BC // 2 // S
     gate_warps = 8 if BC >= 256 or not paper else 4
     if small:
         gate_warps = warps
 
-    least = 1 if aligned else triton.cdiv(2 * inner, BP)  # tiles that fill a sector, as a row begins anywhere in one
-    tiles = triton.cdiv(pieces, S) if small else max(1, min(pieces, max(least, pieces * B // PROGRAMS)))
-    splits = triton.cdiv(pieces, tiles)
-    block = TILE // 2 if itemsize > 2 else TILE  # a map of float32 has weights of float32
+    block = 32 * gate_warps * (32 if itemsize > 2 else 64)  # a map of float32 has weights of float32
     BR, BZ, BU = (max(1, min(most, block // n)) for most, n in ((BHS, BC), (BCS, BH), (BH, BCS)))
-    BS = max(1, min(256, block // BCS, triton.next_power_of_2(splits)))
-    wide = C * P >= 2**31
-    return Plan(
-        C, P, BC, K, T, V, S, BR, BZ, BU, BS, VEC, tiles, splits, warps, gate_warps, small, aligned, last, D_LAST, wide,
+    BS = max(1, min(256, block // BCS))
+    found = Plan(
+        C, P, BC, K, T, V, S, BR, BZ, BU, BS, VEC, 1, pieces, warps, gate_warps, small, aligned, last, D_LAST,
+        WIDE=C * P >= 2**31, AHEAD=True,
     )  # fmt: skip
+    tiles, splits = found.split(B, PROGRAMS)
+    return replace(found, tiles=tiles, splits=splits)

@@ -92,7 +92,7 @@ def load_tile(
     C: tl.constexpr, BC: tl.constexpr, K: tl.constexpr, T: tl.constexpr, V: tl.constexpr, LAST: tl.constexpr,
     WIDE: tl.constexpr,
 ):  # fmt: skip
-    """The tile of one sample from pixel p0 on in its own dtype, [BC, K, T, V], zero from channel C and pixel ``last`` on.
+    """The tile from pixel p0 on in its own dtype, [BC, K, T, V], zero from channel C and pixel ``last`` on.
 
     It is read with two axes, of which one runs along memory: so threads lie along memory, too.
     """
