@@ -128,7 +128,8 @@ def kernels_section(compiled: Sequence[Compiled], widest: Callable[[int, int, st
     ]  # fmt: skip
     told = (
         "Forms, layouts and maps of a kernel together: smallest and largest; anew: how many were "
-        "compiled anew, with registers at will. Every one has its row in the record."
+        "compiled anew, with registers at will. Of small samples gate and grad_gate see the map, too; gate always in the "
+        "released form. Every one has its row in the record."
     )
     return Section("Kernels", told, Table(head, rows))
 
