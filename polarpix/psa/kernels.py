@@ -58,13 +58,13 @@ def pool(
     summed = tl.zeros((BC, 1, T, 1), ACC)
     inner = pixels(K, T, V)
     if AHEAD:
-        following = load_tile(x, first, last, P, C, BC, K, T, V, LAST, WIDE)
+        following = load_tile(x, first, last, P, C, BC, K, T, V, LAST, WIDE, False)
     for p0 in range(first, last, BP):
         if AHEAD:
             tile = following.to(ACC)  # [BC, K, T, V]
-            following = load_tile(x, p0 + BP, last, P, C, BC, K, T, V, LAST, WIDE)
+            following = load_tile(x, p0 + BP, last, P, C, BC, K, T, V, LAST, WIDE, False)
         else:
-            tile = load_tile(x, p0, last, P, C, BC, K, T, V, LAST, WIDE).to(ACC)
+            tile = load_tile(x, p0, last, P, C, BC, K, T, V, LAST, WIDE, False).to(ACC)
         q = tl.where(p0 + inner < last, tl.sum(tile * w, 0, keep_dims=True), float("-inf"))
         higher = tl.maximum(top, tl.max(tl.max(q, 3, keep_dims=True), 1, keep_dims=True))
         keep = tl.exp(top - higher)
@@ -113,13 +113,13 @@ def logit_sums(
     total = tl.zeros((1, 1, T, 1), ACC)
     inner = pixels(K, T, V)
     if AHEAD:
-        following = load_tile(x, first, last, P, C, BC, K, T, V, LAST, WIDE)
+        following = load_tile(x, first, last, P, C, BC, K, T, V, LAST, WIDE, False)
     for p0 in range(first, last, BP):
         if AHEAD:
             tile = following.to(ACC)
-            following = load_tile(x, p0 + BP, last, P, C, BC, K, T, V, LAST, WIDE)
+            following = load_tile(x, p0 + BP, last, P, C, BC, K, T, V, LAST, WIDE, False)
         else:
-            tile = load_tile(x, p0, last, P, C, BC, K, T, V, LAST, WIDE).to(ACC)
+            tile = load_tile(x, p0, last, P, C, BC, K, T, V, LAST, WIDE, False).to(ACC)
         e = tl.where(p0 + inner < last, tl.sum(tile * u, 0, keep_dims=True), float("-inf"))
         higher = tl.maximum(top, tl.max(tl.max(e, 3, keep_dims=True), 1, keep_dims=True))
         total = total * tl.exp(top - higher) + fold(tl.exp(e - higher))
@@ -156,7 +156,7 @@ def scale_share(
     """
     BP: tl.constexpr = K * T * V
     if AHEAD:
-        following = load_tile(x, first, last, P, C, BC, K, T, V, LAST, WIDE)
+        following = load_tile(x, first, last, P, C, BC, K, T, V, LAST, WIDE, True)
     g, zhat, rstd = channel_gate(row, ln_w, ln_b, C, BC, PAPER, ACC)
     u = load_channels(row + 4 * C, C, BC, ACC)
     beta = tl.load(row + 6 * C + BETA)
@@ -177,9 +177,9 @@ def scale_share(
     for p0 in range(first, last, BP):
         if AHEAD:
             tile = following.to(ACC)
-            following = load_tile(x, p0 + BP, last, P, C, BC, K, T, V, LAST, WIDE)
+            following = load_tile(x, p0 + BP, last, P, C, BC, K, T, V, LAST, WIDE, True)
         else:
-            tile = load_tile(x, p0, last, P, C, BC, K, T, V, LAST, WIDE).to(ACC)
+            tile = load_tile(x, p0, last, P, C, BC, K, T, V, LAST, WIDE, True).to(ACC)
         e = tl.sum(tile * u, 0, keep_dims=True) + beta
         if not PAPER:
             e = tl.exp(e - top) / total

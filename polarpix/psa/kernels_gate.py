@@ -27,12 +27,13 @@ from polarpix.psa.tiles import (
     MET,
     T_MAX,
     T_SUM,
+    arrive,
     load_channels,
     load_vector,
-    meet,
     share,
     store_channels,
     store_vector,
+    wait,
 )
 
 __all__ = ["gate", "load_block", "load_rows", "make_rows", "stages"]
@@ -150,8 +151,8 @@ def gate(
     """Both gates of a sample by S programs; ``tiles`` tiles of pixels are each one's share in passes over x."""
     P = PV * VEC
     BH: tl.constexpr = BC // 2
-    BCS: tl.constexpr = BC // S
-    BHS: tl.constexpr = BH // S
+    BCS: tl.constexpr = max(BC // S, 16)
+    BHS: tl.constexpr = BCS // 2
     b, s, first, last = share(tl.program_id(0), S, tiles, P, K * T * V)
     partial += b * splits * (2 * C + 4)
     row = state + b * (7 * C + 8)
@@ -164,24 +165,28 @@ def gate(
     mine = c0 + tl.arange(0, BCS)
     if BEGIN <= 0:
         join(partial, row, s, splits, P, C, BCS, BS, ACC)
-    # What does not depend on others is asked for before they are waited for.
+    # What does not depend on others is asked for while they are waited for.
+    if BEGIN <= 0 and END > 1:
+        arrive(met, S)
     if BEGIN <= 1 and END > 1:
         value = load_rows(W_v, h0 + r, h1, C, BC)
         if not SEQ:
             query = load_rows(W_q2, h0 + r, h1, C, BC)
     if BEGIN <= 0 and END > 1:
-        meet(met, S, S)
+        wait(met, S, S)
     if BEGIN <= 1 and END > 1:
         make_rows(row + 5 * C, value, W_v, b_v, load_vector(row, c, C, ACC), h0, h1, C, BC, BR, PAPER, ACC)
         if not SEQ:
             m = load_vector(row + C, c, C, ACC)
             make_rows(row + 5 * C + H, query, W_q2, b_q2, m, h0, h1, C, BC, BR, PAPER, ACC)
+    if BEGIN <= 1 and END > 2:
+        arrive(met, S)
     if BEGIN <= 2 and END > 2:
         up = load_rows(W_z, c0 + z, c1, H, BH)
         if not SEQ:
             back = load_block(W_v2, u, mine, H, C)
     if BEGIN <= 1 and END > 2:
-        meet(met, 2 * S, S)
+        wait(met, 2 * S, S)
     if BEGIN <= 2 and END > 2:
         v = load_vector(row + 5 * C, h, H, ACC)
         make_rows(row + 6 * C + 8, up, W_z, b_z, v, c0, c1, H, BH, BZ, PAPER, ACC)
@@ -189,23 +194,28 @@ def gate(
             make_u(row, s, back, W_v2, b_v2, C, BH, BCS, BU, PAPER, ACC)
     NEXT: tl.constexpr = 5 if SEQ else 3
     if SEQ:
+        if BEGIN <= 2 and END > 3:
+            arrive(met, S)
         if BEGIN <= 3 and END > 3:
             query = load_rows(W_q2, h0 + r, h1, C, BC)
         if BEGIN <= 2 and END > 3:
-            meet(met, 3 * S, S)
+            wait(met, 3 * S, S)
         if BEGIN <= 3 and END > 3:
             g, _, _ = channel_gate(row, ln_w, ln_b, C, BC, PAPER, ACC)
             y = tl.reshape(g * load_channels(row + C, C, BC, ACC), (BC,))
             make_rows(row + 5 * C + H, query, W_q2, b_q2, y, h0, h1, C, BC, BR, PAPER, ACC)
+        if BEGIN <= 3 and END > 4:
+            arrive(met, S)
         if BEGIN <= 4 and END > 4:
             back = load_block(W_v2, u, mine, H, C)
         if BEGIN <= 3 and END > 4:
-            meet(met, 4 * S, S)
+            wait(met, 4 * S, S)
         if BEGIN <= 4 and END > 4:
             make_u(row, s, back, W_v2, b_v2, C, BH, BCS, BU, PAPER, ACC)
     if not PAPER:
         if BEGIN < NEXT and END > NEXT:
-            meet(met, NEXT * S, S)
+            arrive(met, S)
+            wait(met, NEXT * S, S)
         if BEGIN <= NEXT and END > NEXT:
             weight = load_channels(row + 4 * C, C, BC, ACC)
             top, total = logit_sums(x + b * C * P, weight, first, last, P, C, BC, K, T, V, LAST, WIDE, AHEAD, ACC)
@@ -214,7 +224,8 @@ def gate(
     if SMALL:
         FINAL: tl.constexpr = NEXT if PAPER else NEXT + 1
         if BEGIN < FINAL and END > FINAL:
-            meet(met, FINAL * S, S)
+            arrive(met, S)
+            wait(met, FINAL * S, S)
         if BEGIN <= FINAL and END > FINAL:
             scale_share(
                 x + b * C * P, out + b * C * P, row, sums + b * S * 2, S, ln_w, ln_b, factor, s == 0, first, last, P,

@@ -68,8 +68,8 @@ def grad_pool(
     d += b * C * P
     inner = pixels(K, T, V)
     if AHEAD:
-        next_x = load_tile(x, first, last, P, C, BC, K, T, V, LAST, WIDE)
-        next_d = load_tile(d, first, last, P, C, BC, K, T, V, D_LAST, WIDE)
+        next_x = load_tile(x, first, last, P, C, BC, K, T, V, LAST, WIDE, False)
+        next_d = load_tile(d, first, last, P, C, BC, K, T, V, D_LAST, WIDE, False)
     row = state + b * (7 * C + 8)
     g = load_channels(row + 3 * C, C, BC, ACC)
     u = load_channels(row + 4 * C, C, BC, ACC)
@@ -87,11 +87,11 @@ def grad_pool(
         if AHEAD:
             tile = next_x.to(ACC)  # [BC, K, T, V]
             product = next_d.to(ACC) * tile
-            next_x = load_tile(x, p0 + BP, last, P, C, BC, K, T, V, LAST, WIDE)
-            next_d = load_tile(d, p0 + BP, last, P, C, BC, K, T, V, D_LAST, WIDE)
+            next_x = load_tile(x, p0 + BP, last, P, C, BC, K, T, V, LAST, WIDE, False)
+            next_d = load_tile(d, p0 + BP, last, P, C, BC, K, T, V, D_LAST, WIDE, False)
         else:
-            tile = load_tile(x, p0, last, P, C, BC, K, T, V, LAST, WIDE).to(ACC)
-            product = load_tile(d, p0, last, P, C, BC, K, T, V, D_LAST, WIDE).to(ACC) * tile
+            tile = load_tile(x, p0, last, P, C, BC, K, T, V, LAST, WIDE, False).to(ACC)
+            product = load_tile(d, p0, last, P, C, BC, K, T, V, D_LAST, WIDE, False).to(ACC) * tile
         if SEQ:
             e, ds = two_sums(tile * u, product * g)
         else:
@@ -127,8 +127,8 @@ def input_share(
     BP: tl.constexpr = K * T * V
     inner = pixels(K, T, V)
     if AHEAD:
-        next_x = load_tile(x, first, last, P, C, BC, K, T, V, LAST, WIDE)
-        next_d = load_tile(d, first, last, P, C, BC, K, T, V, D_LAST, WIDE)
+        next_x = load_tile(x, first, last, P, C, BC, K, T, V, LAST, WIDE, True)
+        next_d = load_tile(d, first, last, P, C, BC, K, T, V, D_LAST, WIDE, True)
     w = load_channels(W_q, C, BC, ACC)
     g = load_channels(row + 3 * C, C, BC, ACC) * factor
     u = load_channels(row + 4 * C, C, BC, ACC)
@@ -149,11 +149,11 @@ def input_share(
         if AHEAD:
             tile = next_x.to(ACC)  # [BC, K, T, V]
             dout = next_d.to(ACC)
-            next_x = load_tile(x, p0 + BP, last, P, C, BC, K, T, V, LAST, WIDE)
-            next_d = load_tile(d, p0 + BP, last, P, C, BC, K, T, V, D_LAST, WIDE)
+            next_x = load_tile(x, p0 + BP, last, P, C, BC, K, T, V, LAST, WIDE, True)
+            next_d = load_tile(d, p0 + BP, last, P, C, BC, K, T, V, D_LAST, WIDE, True)
         else:
-            tile = load_tile(x, p0, last, P, C, BC, K, T, V, LAST, WIDE).to(ACC)
-            dout = load_tile(d, p0, last, P, C, BC, K, T, V, D_LAST, WIDE).to(ACC)
+            tile = load_tile(x, p0, last, P, C, BC, K, T, V, LAST, WIDE, True).to(ACC)
+            dout = load_tile(d, p0, last, P, C, BC, K, T, V, D_LAST, WIDE, True).to(ACC)
         product = dout * tile
         if SEQ:
             product *= g

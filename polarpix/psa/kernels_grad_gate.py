@@ -17,7 +17,7 @@ import triton.language as tl
 
 from polarpix.psa.kernels_gate import load_block, load_rows
 from polarpix.psa.kernels_grad import input_share
-from polarpix.psa.tiles import COUNTS, RSTD, T_MAX, T_SUM, load_vector, meet, share, store_vector
+from polarpix.psa.tiles import COUNTS, RSTD, T_MAX, T_SUM, arrive, load_vector, share, store_vector, wait
 
 __all__ = ["grad_gate", "stages"]
 
@@ -174,8 +174,8 @@ def grad_gate(
     """Between the passes, S programs a sample; ``tiles`` tiles of pixels are each one's share in a pass over x."""
     P = PV * VEC
     BH: tl.constexpr = BC // 2
-    BCS: tl.constexpr = BC // S
-    BHS: tl.constexpr = BH // S
+    BCS: tl.constexpr = max(BC // S, 16)
+    BHS: tl.constexpr = BCS // 2
     b, s, first, last = share(tl.program_id(0), S, tiles, P, K * T * V)
     partial += b * splits * (3 * C + 4)
     row = state + b * (7 * C + 8)
@@ -187,44 +187,53 @@ def grad_gate(
     mine = s * BCS + tl.arange(0, BCS)
     if BEGIN <= 0:
         join_gradients(partial, row, out, s, splits, C, BCS, BS, PAPER, SEQ, ACC)
-    # What does not depend on others is asked for before they are waited for.
+    # What does not depend on others is asked for while they are waited for.
+    if BEGIN <= 0 and END > 1:
+        arrive(met, S)
     if BEGIN <= 1 and END > 1:
         value = load_rows(W_v2, h0 + r, h1, C, BC)
         if not SEQ:
             up = load_block(W_z, c, h0 + r, C, H)
     if BEGIN <= 0 and END > 1:
-        meet(met, S, S)
+        wait(met, S, S)
     if BEGIN <= 1 and END > 1:
         make_dt(row, out, value, W_v2, b_v2, h0, h1, C, BC, BR, PAPER, ACC)
         if not SEQ:
             make_dv(row, out, s, up, W_z, ln_w, h0, h1, C, BC, BR, PAPER, ACC)
+    if BEGIN <= 1 and END > 2:
+        arrive(met, S)
     if BEGIN <= 2 and END > 2:
         query = load_block(W_q2, u, mine, H, C)
         if not SEQ:
             down = load_block(W_v, u, mine, H, C)
     if BEGIN <= 1 and END > 2:
-        meet(met, 2 * S, S)
+        wait(met, 2 * S, S)
     if BEGIN <= 2 and END > 2:
         make_dm(row, out, s, query, W_q2, P, C, BH, BCS, BU, PAPER, SEQ, ACC)
         if not SEQ:
             make_dc(out, s, down, W_v, C, BCS, BU, ACC)
     FINAL: tl.constexpr = 5 if SEQ else 3
     if SEQ:
+        if BEGIN <= 2 and END > 3:
+            arrive(met, S)
         if BEGIN <= 3 and END > 3:
             up = load_block(W_z, c, h0 + r, C, H)
         if BEGIN <= 2 and END > 3:
-            meet(met, 3 * S, S)
+            wait(met, 3 * S, S)
         if BEGIN <= 3 and END > 3:
             make_dv(row, out, s, up, W_z, ln_w, h0, h1, C, BC, BR, PAPER, ACC)
+        if BEGIN <= 3 and END > 4:
+            arrive(met, S)
         if BEGIN <= 4 and END > 4:
             down = load_block(W_v, u, mine, H, C)
         if BEGIN <= 3 and END > 4:
-            meet(met, 4 * S, S)
+            wait(met, 4 * S, S)
         if BEGIN <= 4 and END > 4:
             make_dc(out, s, down, W_v, C, BCS, BU, ACC)
     if SMALL:
         if BEGIN < FINAL and END > FINAL:
-            meet(met, FINAL * S, S)
+            arrive(met, S)
+            wait(met, FINAL * S, S)
         if BEGIN <= FINAL and END > FINAL:
             at = b * C * P
             input_share(

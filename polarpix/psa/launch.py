@@ -85,16 +85,21 @@ def places(form: str, order: tuple[str, ...]) -> list[int | None]:
     return [names.index(name) if name in names else None for name in order]
 
 
-TILES = ("C", "BC", "K", "T", "V", "VEC", "LAST", "WIDE")
-BETWEEN = (*TILES, "S", "BR", "BU", "BS")
+MAP = ("C", "BC", "VEC", "LAST", "WIDE")
+BETWEEN = (*MAP, "S", "BR", "BU", "BS")
 GATE = ("W_v", "b_v", "W_z", "b_z", "ln_weight", "ln_bias", "W_q2", "b_q2", "W_v2", "b_v2")
 NORM = ("ln_weight", "ln_bias")
 GRAD_GATE = ("W_v", "W_z", "ln_weight", "W_q2", "W_v2", "b_v2")
 
 
-def blocks(one: Plan, *names: str) -> dict[str, Any]:
-    """Constants of a launch by name."""
-    return {name: getattr(one, name) for name in names}
+def blocks(one: Plan, kernel: Any, *names: str) -> dict[str, Any]:
+    """Constants of a launch by name, with the tiles of the kernel."""
+    tiles = one.tiles_of(kernel.__name__)
+    return (
+        {name: getattr(one, name) for name in names}
+        | {name: getattr(tiles, name) for name in "KTV"}
+        | {"AHEAD": tiles.AHEAD}
+    )
 
 
 def forward(x: Tensor, weights: Sequence[Tensor], form: str, layout: str, scale: float) -> tuple[Tensor, Tensor]:
@@ -128,14 +133,14 @@ class Step:
     compiled: Any = None
     fixed: tuple[Any, ...] = ()
 
-    def __call__(self, grid: tuple[int, int, int], aligned: bool, *args: Any) -> None:
+    def __call__(self, grid: tuple[int, int, int], stream: int | None, *args: Any) -> None:
         """Launch it.
 
         Args:
-            aligned: whether all tensors begin at multiples of 16 bytes, as the compiled kernel takes for granted.
+            stream: of CUDA; null for arguments that the compiled kernel does not take.
         """
-        if self.compiled is not None and aligned:
-            self.compiled[grid](*args, *self.fixed)
+        if stream is not None and self.compiled is not None:
+            self.compiled[grid](*args, *self.fixed, stream=stream)
         elif self.stages and interpreted():
             for stage in range(self.stages):
                 self.kernel[grid](*args, **self.constants | {"BEGIN": stage, "END": stage + 1})
@@ -155,14 +160,14 @@ def settle(one: Plan, B: int, kernel: Any, args: Sequence[Any], constants: Mappi
     if stages:
         constants = {**constants, "BEGIN": 0, "END": stages, "SMALL": one.small}
     if interpreted():
-        return Step(kernel, constants, {}, one.tiles, one.splits, stages)
+        return Step(kernel, constants, {}, *one.split(name, B), stages)
     options = one.options(name)
     made = compiled(kernel, args, constants, options)
     if made.n_spills:
         options = one.options(name, at_will=True)
         made = compiled(kernel, args, constants, options)
     room = residents(made.n_regs, 32 * options["num_warps"], made.metadata.shared)
-    tiles, splits = one.split(B, room * multiprocessors(torch.cuda.current_device()))
+    tiles, splits = one.split(name, B, room * multiprocessors(torch.cuda.current_device()))
     fixed = tuple(constants[name] for name in kernel.arg_names[len(args) :])
     return Step(kernel, constants, options, tiles, splits, stages, made, fixed)
 
@@ -192,16 +197,18 @@ def forward_steps(one: Plan, B: int, args: Mapping[str, Any], form: str, layout:
     """``pool``, ``gate`` and, but for small samples, ``scale``, for tensors as they will come."""
     x, state, W_q = args["x"], args["state"], args["W_q"]
     kind = {"PAPER": form == "paper", "SEQ": layout == "sequential", "ACC": ACC}
-    tiles = blocks(one, *TILES, "AHEAD")
-    steps = [settle(one, B, kernels.pool, (x, W_q, state, state, 1, 1, 1), {**tiles, "ACC": ACC})]
-    stages = kernels_gate.stages(form, layout, one.small)
-    between = blocks(one, *BETWEEN, "BZ", "AHEAD") | kind
-    steps.append(
-        settle(one, B, kernels_gate.gate, (x, x, state, state, state, *args["gate"], 1.0, 1, 1, 1), between, stages)
-    )
+    pool, gate, scale = kernels.pool, kernels_gate.gate, kernels.scale
+    between = (x, x, state, state, state, *args["gate"], 1.0, 1, 1, 1)
+    steps = [
+        settle(one, B, pool, (x, W_q, state, state, 1, 1, 1), blocks(one, pool, *MAP) | {"ACC": ACC}),
+        settle(
+            one, B, gate, between, blocks(one, gate, *BETWEEN, "BZ") | kind,
+            kernels_gate.stages(form, layout, one.small),
+        ),
+    ]  # fmt: skip
     if not one.small:
         last = (x, x, state, state, *args["norm"], 1.0, 1, 1, 1, 1)
-        steps.append(settle(one, B, kernels.scale, last, tiles | kind | {"BS": one.S}))
+        steps.append(settle(one, B, scale, last, blocks(one, scale, *MAP) | kind | {"BS": one.S}))
     return steps
 
 
@@ -209,25 +216,32 @@ def backward_steps(one: Plan, B: int, args: Mapping[str, Any], form: str, layout
     """``grad_pool``, ``grad_gate``, ``grad_weight`` and, but for small samples, ``grad_input``."""
     x, state, W_q = args["x"], args["state"], args["W_q"]
     kind = {"PAPER": form == "paper", "SEQ": layout == "sequential", "ACC": ACC}
-    tiles = blocks(one, *TILES, "D_LAST", "AHEAD") | kind
-    steps = [settle(one, B, kernels_grad.grad_pool, (x, x, state, state, state, 1.0, 1, 1, 1), tiles)]
-    stages = kernels_grad_gate.stages(layout, one.small)
-    between = blocks(one, *BETWEEN, "D_LAST", "AHEAD") | kind
+    pool, gate, last = kernels_grad.grad_pool, kernels_grad_gate.grad_gate, kernels_grad.grad_input
     maps = (x, x, x, W_q)
-    rows = (state, state, state, state)
-    steps.append(
-        settle(one, B, kernels_grad_gate.grad_gate, (*maps, *rows, *args["gate"], 1.0, 1, 1, 1), between, stages)
-    )
+    between = (*maps, state, state, state, state, *args["gate"], 1.0, 1, 1, 1)
     weight = {"C": one.C, "BB": 16, "BL": 128, "TR": 32, "TC": 32, "PAPER": kind["PAPER"], "ACC": ACC}
-    steps.append(settle(one, B, kernels_weight.grad_weight, (state, state, state, *args["grads"], 1, 1), weight))
+    steps = [
+        settle(one, B, pool, (x, x, state, state, state, 1.0, 1, 1, 1), blocks(one, pool, *MAP, "D_LAST") | kind),
+        settle(
+            one, B, gate, between, blocks(one, gate, *BETWEEN, "D_LAST") | kind,
+            kernels_grad_gate.stages(layout, one.small),
+        ),
+        settle(one, B, kernels_weight.grad_weight, (state, state, state, *args["grads"], 1, 1), weight),
+    ]  # fmt: skip
     if not one.small:
-        steps.append(settle(one, B, kernels_grad.grad_input, (*maps, *rows[:3], 1.0, 1, 1, 1), tiles))
+        rest = (*maps, state, state, state, 1.0, 1, 1, 1)
+        steps.append(settle(one, B, last, rest, blocks(one, last, *MAP, "D_LAST") | kind))
     return steps
 
 
-def begins_aligned(*tensors: Tensor) -> bool:
-    """Whether every tensor begins at a multiple of 16 bytes."""
-    return not any(one.data_ptr() & 15 for one in tensors)
+def begin(x: Tensor, weights: Sequence[Tensor]) -> int | None:
+    """The stream to launch on, if every tensor begins at a multiple of 16 bytes, as compiled kernels believe."""
+    places = x.data_ptr()
+    for one in weights:
+        places |= one.data_ptr()
+    if places & 15 or not x.is_cuda:
+        return None
+    return int(torch._C._cuda_getCurrentRawStream(x.device.index))
 
 
 def _forward(x: Tensor, weights: Sequence[Tensor], form: str, layout: str, scale: float) -> tuple[Tensor, Tensor]:
@@ -238,7 +252,8 @@ def _forward(x: Tensor, weights: Sequence[Tensor], form: str, layout: str, scale
     state = x.new_empty((B, 7 * C + 8), dtype=wide(x))
     if x.numel() == 0:
         return out, state
-    weights = [one if one.is_contiguous() else one.contiguous() for one in weights]
+    if not all(map(Tensor.is_contiguous, weights)):
+        weights = [one.contiguous() for one in weights]
     gate_weights, norm = in_order(weights, form, GATE, x), in_order(weights, form, NORM, x)
     one = plan(B, C, P, x.element_size(), last, None, form == "paper", multiprocessors(x.device.index))
     kind = (x.device.index, x.dtype, weights[0].dtype, form, layout, "forward")
@@ -247,18 +262,18 @@ def _forward(x: Tensor, weights: Sequence[Tensor], form: str, layout: str, scale
         args = {"x": x, "state": state, "W_q": weights[0], "gate": gate_weights, "norm": norm}
         steps = forward_steps(one, B, args, form, layout, ACCUMULATE.get(x.dtype, tl.float32))
         one.settled[kind] = steps
-    aligned, PV = begins_aligned(x, *weights), P // one.VEC
+    stream, PV = begin(x, weights), P // one.VEC
     pool, gate = steps[:2]
     partial = state.new_empty((B, pool.splits, 2 * C + 4))
     sums = partial if form == "paper" else state.new_empty((B, one.S, 2))
-    pool((B * pool.splits, 1, 1), aligned, x, weights[0], partial, state, PV, pool.splits, pool.tiles)
+    pool((B * pool.splits, 1, 1), stream, x, weights[0], partial, state, PV, pool.splits, pool.tiles)
     gate(
-        (B * one.S, 1, 1), aligned,
+        (B * one.S, 1, 1), stream,
         x, out, partial, state, sums, *gate_weights, scale, PV, pool.splits, one.share_tiles,
     )  # fmt: skip
     for second in steps[2:]:
         second(
-            (B * second.splits, 1, 1), aligned,
+            (B * second.splits, 1, 1), stream,
             x, out, state, sums, *norm, scale, PV, second.splits, second.tiles, one.S,
         )  # fmt: skip
     return out, state
@@ -275,7 +290,8 @@ def _backward(
     dW = [torch.empty_like(W, memory_format=torch.contiguous_format) for W in weights]
     if x.numel() == 0:
         return [dx, *(one.zero_() for one in dW)]
-    weights = [one if one.is_contiguous() else one.contiguous() for one in weights]
+    if not all(map(Tensor.is_contiguous, weights)):
+        weights = [one.contiguous() for one in weights]
     gate_weights = in_order(weights, form, GRAD_GATE, x)
     out = in_order(dW, form, ("W_q", "b_q", *GATE), x)
     one = plan(B, C, P, x.element_size(), last, d_last, True, multiprocessors(x.device.index))
@@ -285,22 +301,22 @@ def _backward(
         args = {"x": x, "state": state, "W_q": weights[0], "gate": gate_weights, "grads": out}
         steps = backward_steps(one, B, args, form, layout, ACCUMULATE.get(x.dtype, tl.float32))
         one.settled[kind] = steps
-    aligned, PV = begins_aligned(x, d, *weights), P // one.VEC
+    stream, PV = begin(x, [d, *weights]), P // one.VEC
     pool, gate, weight = steps[:3]
     parts = one.S if one.small else steps[3].splits
     grads = state.new_empty((B, 9 * C + 8))
     dw = state.new_empty((B, parts, C))
     partial = state.new_empty((B, pool.splits, 3 * C + 4))
-    pool((B * pool.splits, 1, 1), aligned, x, d, state, grads, partial, scale, PV, pool.splits, pool.tiles)
+    pool((B * pool.splits, 1, 1), stream, x, d, state, grads, partial, scale, PV, pool.splits, pool.tiles)
     gate(
-        (B * one.S, 1, 1), aligned,
+        (B * one.S, 1, 1), stream,
         x, d, dx, weights[0], partial, state, grads, dw, *gate_weights, scale, PV, pool.splits, one.share_tiles,
     )  # fmt: skip
     for second in steps[3:]:
         second(
-            (B * parts, 1, 1), aligned,
+            (B * parts, 1, 1), stream,
             x, d, dx, weights[0], state, grads, dw, scale, PV, parts, second.tiles,
         )  # fmt: skip
     grid = (triton.cdiv(C // 2, 32), triton.cdiv(C, 32), 4)
-    weight(grid, aligned, state, grads, dw, *out, B, B * parts)
+    weight(grid, stream, state, grads, dw, *out, B, B * parts)
     return [dx, *dW]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
 
@@ -21,10 +21,29 @@ MOST_TOGETHER = {True: 32, False: 64}  # programs that share a sample between th
 
 
 @dataclass(frozen=True)
-class Plan:
-    """Block sizes of a launch: tiles of BC channels by BP = K*T*V pixels, as :mod:`polarpix.psa.tiles` lays them out.
+class Tiles:
+    """A pass over the map: tiles of BC channels by BP = K*T*V pixels, as :mod:`polarpix.psa.tiles` lays them out.
 
-    ``tiles`` tiles make a split, ``splits`` splits a sample. Between the passes S programs share a sample; tiles of the
+    Each warp of ``warps`` holds a part of a tile; with AHEAD the next one is on its way meanwhile.
+    """
+
+    K: int
+    T: int
+    V: int
+    warps: int
+    AHEAD: bool
+
+    @property
+    def BP(self) -> int:  # noqa: N802 - the kernels' letters
+        """Pixels of a tile."""
+        return self.K * self.T * self.V
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Block sizes of a chain of launches, forward or backward.
+
+    Both passes over the map have tiles of their own. Between the passes S programs share a sample; tiles of the
     weights have BR rows of C, BZ rows of C/2 and BU rows of C/S numbers; BS splits are joined at a time. VEC pixels are
     known to lie in one aligned piece. Of small samples the S programs also make the second pass.
     """
@@ -32,31 +51,21 @@ class Plan:
     C: int
     P: int
     BC: int
-    K: int
-    T: int
-    V: int
     S: int
     BR: int
     BZ: int
     BU: int
     BS: int
     VEC: int
-    tiles: int
-    splits: int
-    warps: int
+    first: Tiles
+    second: Tiles
     gate_warps: int
     small: bool
     aligned: bool
     LAST: bool
     D_LAST: bool
     WIDE: bool
-    AHEAD: bool
     settled: dict[tuple[Any, ...], Any] = field(default_factory=dict, init=False, repr=False, compare=False)
-
-    @property
-    def BP(self) -> int:  # noqa: N802 - the kernels' letters
-        """Pixels of a tile."""
-        return self.K * self.T * self.V
 
     @property
     def mixed(self) -> bool:
@@ -66,16 +75,20 @@ class Plan:
     @property
     def share_tiles(self) -> int:
         """Tiles of each of the S programs of a sample, where they pass over the map."""
-        return int(triton.cdiv(triton.cdiv(self.P, self.BP), self.S))
+        return int(triton.cdiv(triton.cdiv(self.P, self.second.BP), self.S))
 
-    def split(self, B: int, programs: int) -> tuple[int, int]:
+    def tiles_of(self, kernel: str) -> Tiles:
+        """The tiles of a kernel that passes over the map."""
+        return self.first if kernel in ("pool", "grad_pool") else self.second
+
+    def split(self, kernel: str, B: int, programs: int = PROGRAMS) -> tuple[int, int]:
         """Tiles of a program and programs of a sample, where about so many programs share a pass over B samples."""
-        pieces = triton.cdiv(self.P, self.BP)
+        BP = self.tiles_of(kernel).BP
+        pieces = triton.cdiv(self.P, BP)
         if self.small:
             tiles = triton.cdiv(pieces, self.S)
         else:
-            # tiles that fill a sector, as a row begins anywhere in one
-            least = 1 if self.aligned else triton.cdiv(SECTOR, self.BP)
+            least = 1 if self.aligned else triton.cdiv(SECTOR, BP)  # as a row begins anywhere in a sector
             tiles = max(min(least, pieces), triton.cdiv(pieces, max(1, programs // B)))
         return tiles, triton.cdiv(pieces, tiles)
 
@@ -88,7 +101,7 @@ class Plan:
         Args:
             at_will: it has put something aside: let it take more registers, whichever kernel it is.
         """
-        warps = self.warps
+        warps = self.tiles_of(kernel).warps
         if kernel == "grad_weight":  # its tiles are the same for every map
             warps = 4
         elif kernel in ("gate", "grad_gate"):  # few programs: none waits for room
@@ -128,11 +141,34 @@ def plan(
     aligned = last or inner == together
     BC = max(16, triton.next_power_of_2(C))
     small = C * P <= SMALL
+    first, second = (lay_out(*way, BC, P, inner, last, aligned) for way in ways(BC, itemsize, last, aligned, backward))
 
-    # A thread holds 64 numbers of a tile of bfloat16; 32 of each of two in the backward and of wider numbers; 16
-    # without aligned pieces, since every number has an address of its own then.
+    # Between the passes: one program for each 32 channels of many, and as many as have room in the released form.
+    S = power(multiprocessors / B)
+    if paper:
+        S = min(S, BC // 32 if BC >= 256 else 1)
+    S = max(1, min(S, MOST_TOGETHER[paper]))
+    BH, BCS = BC // 2, max(BC // S, 16)
+    gate_warps = second.warps if small else 8 if BC >= 256 or not paper else 4
+    block = 32 * gate_warps * (32 if itemsize > 2 else 64)  # a map of float32 has weights of float32
+    BR, BZ, BU = (max(1, min(most, block // n)) for most, n in ((BCS // 2, BC), (BCS, BH), (BH, BCS)))
+    return Plan(
+        C, P, BC, S, BR, BZ, BU, max(1, min(256, block // BCS)), VEC, first, second, gate_warps, small, aligned, last,
+        D_LAST, WIDE=C * P >= 2**31,
+    )  # fmt: skip
+
+
+def ways(BC: int, itemsize: int, last: bool, aligned: bool, backward: bool) -> list[tuple[int, int, bool]]:
+    """Warps of a program, numbers that a thread holds of a tile, and whether the next tile is asked for ahead, of both
+    passes.
+    """
     warps = max(4, min(16, BC // 64))
     each = 16 if not aligned else 32 if backward or itemsize > 2 else 64
+    return [(warps, each, True)] * 2
+
+
+def lay_out(warps: int, each: int, ahead: bool, BC: int, P: int, inner: int, last: bool, aligned: bool) -> Tiles:
+    """Tiles of which each thread holds so many numbers, ``inner`` of which fill 16 bytes."""
     BP = max(1, min(32 * warps * each // BC, triton.next_power_of_2(P), 256))
     if last:
         V, T = 1, max(1, min(BP, 32 * warps * inner // BC))
@@ -141,25 +177,4 @@ def plan(
         T = max(1, BP // V)
     else:
         V, T = 1, min(BP, 32)
-    K = max(1, BP // (T * V))
-    BP = K * T * V
-    pieces = triton.cdiv(P, BP)
-
-    # Between the passes: one program for each 32 channels of many, and as many as have room in the released form.
-    S = power(multiprocessors / B)
-    S = min(S, BC // 32 if BC >= 256 else 1) if paper else min(S, BC // 16)
-    S = max(1, min(S, MOST_TOGETHER[paper]))
-    BH, BCS, BHS = BC // 2, BC // S, BC // 2 // S
-    gate_warps = 8 if BC >= 256 or not paper else 4
-    if small:
-        gate_warps = warps
-
-    block = 32 * gate_warps * (32 if itemsize > 2 else 64)  # a map of float32 has weights of float32
-    BR, BZ, BU = (max(1, min(most, block // n)) for most, n in ((BHS, BC), (BCS, BH), (BH, BCS)))
-    BS = max(1, min(256, block // BCS))
-    found = Plan(
-        C, P, BC, K, T, V, S, BR, BZ, BU, BS, VEC, 1, pieces, warps, gate_warps, small, aligned, last, D_LAST,
-        WIDE=C * P >= 2**31, AHEAD=True,
-    )  # fmt: skip
-    tiles, splits = found.split(B, PROGRAMS)
-    return replace(found, tiles=tiles, splits=splits)
+    return Tiles(max(1, BP // (T * V)), T, V, warps, ahead)

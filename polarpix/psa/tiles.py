@@ -32,8 +32,12 @@ Vectors between kernels lie in rows of ACC numbers. Offsets within a row:
 
 from __future__ import annotations
 
+import os
+
 import triton
 import triton.language as tl
+
+KEEP: tl.constexpr = tl.constexpr(os.environ.get("PSA_KEEP", ""))
 
 __all__ = [
     "A_MAX",
@@ -45,11 +49,11 @@ __all__ = [
     "RSTD",
     "T_MAX",
     "T_SUM",
+    "arrive",
     "fold",
     "load_channels",
     "load_tile",
     "load_vector",
-    "meet",
     "offsets",
     "pixels",
     "share",
@@ -58,6 +62,7 @@ __all__ = [
     "store_tile",
     "store_vector",
     "total_of",
+    "wait",
 ]
 
 # Scalars of a state row, behind 6C: maximum and sum of the pooling softmax, 1/std of the LayerNorm, beta = b_v' t,
@@ -90,7 +95,7 @@ def pixels(K: tl.constexpr, T: tl.constexpr, V: tl.constexpr):
 def load_tile(
     x, p0, last, P,
     C: tl.constexpr, BC: tl.constexpr, K: tl.constexpr, T: tl.constexpr, V: tl.constexpr, LAST: tl.constexpr,
-    WIDE: tl.constexpr,
+    WIDE: tl.constexpr, AGAIN: tl.constexpr,
 ):  # fmt: skip
     """The tile from pixel p0 on in its own dtype, [BC, K, T, V], zero from channel C and pixel ``last`` on.
 
@@ -99,7 +104,9 @@ def load_tile(
     c = tl.arange(0, BC)
     p = p0 + tl.arange(0, K * T * V)
     mask = (c < C)[:, None] & (p < last)[None, :]
-    return tl.reshape(tl.load(x + offsets(c, p, P, C, LAST, WIDE), mask=mask, other=0.0), (BC, K, T, V))
+    policy: tl.constexpr = KEEP if AGAIN else ""
+    tile = tl.load(x + offsets(c, p, P, C, LAST, WIDE), mask=mask, other=0.0, eviction_policy=policy)
+    return tl.reshape(tile, (BC, K, T, V))
 
 
 @triton.jit
@@ -113,7 +120,7 @@ def store_tile(
     p = p0 + tl.arange(0, K * T * V)
     mask = (c < C)[:, None] & (p < last)[None, :]
     tile = tl.reshape(tile.to(x.dtype.element_ty), (BC, K * T * V))
-    tl.store(x + offsets(c, p, P, C, LAST, WIDE), tile, mask=mask)
+    tl.store(x + offsets(c, p, P, C, LAST, WIDE), tile, mask=mask, eviction_policy=KEEP)
 
 
 @triton.jit
@@ -181,15 +188,24 @@ def sigmoid(x):
 
 
 @triton.jit
-def meet(counter, so_far, S: tl.constexpr):
-    """Wait until ``so_far`` times a program has come here, those of one sample, S together: what they stored before is
-    then seen by all. The kernel before has set the counter to 0.
+def arrive(counter, S: tl.constexpr):
+    """Says that this program has stored what the S programs of its sample wait for. The kernel before has set the
+    counter to 0.
 
     They must run at the same time. A GPU starts programs in their order, so it is enough that it has room for S.
     """
     tl.debug_barrier()
     if S > 1:
         tl.atomic_add(counter, 1.0, sem="release", scope="gpu")
-        while tl.atomic_add(counter, 0.0, sem="acquire", scope="gpu") < so_far:
+
+
+@triton.jit
+def wait(counter, arrivals, S: tl.constexpr):
+    """Until there have been so many arrivals: what was stored before them is then seen.
+
+    What is loaded between arrival and wait comes meanwhile; before the arrival it would hold it up.
+    """
+    if S > 1:
+        while tl.atomic_add(counter, 0.0, sem="acquire", scope="gpu") < arrivals:
             pass
         tl.debug_barrier()

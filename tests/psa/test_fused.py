@@ -44,17 +44,17 @@ def _seed():
 
 @pytest.fixture
 def cut(monkeypatch):
-    """Cuts every sample into splits, as large maps are."""
-
-    def plan(*args):
-        one = real(*args)
-        pieces = -(-one.P // one.BP)
-        tiles = max(1, pieces // 3)
-        splits = -(-pieces // tiles)
-        return dataclasses.replace(one, small=False, tiles=tiles, splits=splits, BS=2)
-
+    """Cuts every sample into about three splits, as large maps are."""
     real = launch.plan
-    monkeypatch.setattr(launch, "plan", plan)
+    monkeypatch.setattr(launch, "plan", lambda *args: dataclasses.replace(real(*args), small=False, BS=2))
+    monkeypatch.setattr(plans.Plan, "split", three_splits)
+
+
+def three_splits(one, kernel, B, programs=None):
+    """In place of what a device has room for."""
+    pieces = -(-one.P // one.tiles_of(kernel).BP)
+    tiles = max(1, pieces // 3)
+    return tiles, -(-pieces // tiles)
 
 
 @pytest.fixture
@@ -170,15 +170,14 @@ def test_programs_that_share_a_sample(form, layout, memory, together, small, mon
 
     def plan(*args):
         one = real(*args)
-        BCS = one.BC // together
-        pieces = -(-one.P // one.BP)
-        splits = -(-pieces // -(-pieces // 3))
         return dataclasses.replace(
-            one, S=together, BR=2, BZ=min(2, BCS), BU=2, BS=2, small=small, splits=splits, tiles=-(-pieces // splits)
+            one, S=together, BR=2, BZ=min(2, max(16, one.BC // together)), BU=2, BS=2, small=small
         )
 
     real = launch.plan
     monkeypatch.setattr(launch, "plan", plan)
+    if not small:
+        monkeypatch.setattr(plans.Plan, "split", three_splits)
     check(form, layout, SHAPES["odd"], torch.float32, memory)
 
 
