@@ -25,7 +25,7 @@ from polarpix.bench.kernels_jobs import CARDS, GRID, ITEMSIZE, Card, Grid, Job, 
 from polarpix.bench.kernels_page import Compiled
 from polarpix.errors import InputError
 
-__all__ = ["compile_all", "compile_kernel", "each", "occupancy", "settled", "tool", "widest", "widths"]
+__all__ = ["compile_all", "compile_kernel", "each", "occupancy", "resources", "settled", "tool", "widest", "widths"]
 
 T = TypeVar("T")
 S = TypeVar("S")

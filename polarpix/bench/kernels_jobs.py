@@ -180,6 +180,11 @@ class Job:
         return 32 * self.options["num_warps"]
 
     @property
+    def tiles(self) -> Any:
+        """Of the pass over the map that the kernel makes."""
+        return self.plan.tiles_of(self.step.name)
+
+    @property
     def memory(self) -> str:
         """The memory format of the map."""
         return FORMATS[self.plan.LAST]
@@ -208,7 +213,7 @@ class Job:
         return self.step.name, self.card.capability, dtype, tuple(sorted(self.options.items())), told
 
 
-TILE = ("K", "T", "V", "LAST", "D_LAST", "WIDE")  # constants of how a map lies and is cut
+TILE = ("K", "T", "V", "AHEAD", "LAST", "D_LAST", "WIDE")  # constants of how a map lies and is cut
 
 
 def plan_of(shape: Sequence[int], itemsize: int, last: bool, form: str, card: Card, d_last: bool | None = None) -> Any:
@@ -264,13 +269,14 @@ def asked_for(name: str) -> tuple[str, ...]:
 
 
 def constants(job: Job) -> dict[str, Any]:
-    """The compile-time arguments of a kernel with their values: what it asks for, of the plan or as the launch says."""
+    """The compile-time arguments of a kernel with their values: of its tiles, of the plan or as the launch says."""
     import triton.language as tl
 
     from polarpix.psa import kernels_gate, kernels_grad_gate
 
-    plan, step = job.plan, job.step
-    given: dict[str, Any] = {"PAPER": job.form == "paper", "SEQ": job.layout == "sequential", "ACC": tl.float32}
+    plan, step, tiles = job.plan, job.step, job.tiles
+    given: dict[str, Any] = {name: getattr(tiles, name) for name in ("K", "T", "V", "AHEAD")}
+    given |= {"PAPER": job.form == "paper", "SEQ": job.layout == "sequential", "ACC": tl.float32}
     if step.name == "gate":
         given |= {"BEGIN": 0, "END": kernels_gate.stages(job.form, job.layout, plan.small), "SMALL": plan.small}
     elif step.name == "grad_gate":

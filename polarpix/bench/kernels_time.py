@@ -31,7 +31,7 @@ from functools import cache
 from itertools import product
 from typing import Any
 
-from polarpix.bench.kernels_compile import each, settled, tool
+from polarpix.bench.kernels_compile import each, resources, settled, tool
 from polarpix.bench.kernels_jobs import CARDS, FORMATS, ITEMSIZE, Card, Job, chain, plan_of
 from polarpix.bench.kernels_page import Whole
 
@@ -102,58 +102,71 @@ def sectors(bytes_: int, start: int, piece: int = SECTOR) -> float:
     return (bytes_ + piece - math.gcd(start, piece)) / piece
 
 
-def run(plan: Any, itemsize: int, numbers: int) -> tuple[int, int]:
+def run(job: Job, numbers: int) -> tuple[int, int]:
     """Of so many numbers of a tile, taken along memory: bytes that lie together, and what divides where they begin."""
+    plan, itemsize = job.plan, ITEMSIZE[job.dtype]
     if plan.LAST:
         return (numbers if plan.C == plan.BC else min(numbers, plan.C)) * itemsize, plan.C * itemsize
-    together = min(numbers, plan.BP)
+    together = min(numbers, job.tiles.BP)
     return together * itemsize, math.gcd(plan.P, together) * itemsize
 
 
-def wavefronts(plan: Any, itemsize: int, bytes_: int) -> float:
+def wavefronts(job: Job, bytes_: int) -> float:
     """Clocks that one access of a warp takes, of so many bytes a thread."""
+    itemsize = ITEMSIZE[job.dtype]
     numbers = 32 * bytes_ // itemsize
-    together, start = run(plan, itemsize, numbers)
+    together, start = run(job, numbers)
     lines = numbers * itemsize / together * sectors(together, start, LINE)
     return max(1.0, 32 * bytes_ / LINE, lines / FOUND)
 
 
-LOOPS: dict[tuple[Any, ...], list[Loop]] = {}
+READ: dict[tuple[Any, ...], tuple[list[Loop], int]] = {}
 
 
-def loops_of(job: Job) -> list[Loop]:
-    """The loops of a kernel over pixels; many maps ask for the same. None where the code is not as it was expected."""
-    if job.compiled_for not in LOOPS:
-        found = pixel_loops(tool("nvdisasm", settled(job)[1].asm["cubin"], "-g", "-c"))
+def read(job: Job) -> tuple[list[Loop], int]:
+    """The loops of a kernel over pixels, none where the code is not as it was expected; and how many of its programs a
+    multiprocessor has room for, as the launch reckons. Many maps ask for the same.
+    """
+    from polarpix.psa import launch
+
+    if job.compiled_for not in READ:
+        chosen, made = settled(job)
+        found = pixel_loops(tool("nvdisasm", made.asm["cubin"], "-g", "-c"))
         passes = job.step.reads // (2 if job.step.backward else 1)  # in the backward map and gradient in one loop
-        LOOPS[job.compiled_for] = found if len(found) == passes else []
-    return LOOPS[job.compiled_for]
+        room = launch.residents(resources(made.asm["cubin"])[0], chosen.threads, made.metadata.shared)
+        READ[job.compiled_for] = found if len(found) == passes else [], room
+    return READ[job.compiled_for]
 
 
 def fetched(job: Job, tiles: int, beside: int) -> float:
     """Bytes that reach a multiprocessor in whole sectors, over those of the map; ``beside`` programs share a cache."""
-    plan, itemsize = job.plan, ITEMSIZE[job.dtype]
+    plan, BP, itemsize = job.plan, job.tiles.BP, ITEMSIZE[job.dtype]
     if plan.LAST:  # pixel after pixel: what a program takes is one run
-        together, start = tiles * plan.C * plan.BP * itemsize, plan.C * itemsize
+        together, start = tiles * plan.C * BP * itemsize, plan.C * itemsize
     else:
-        kept = plan.C * max(SECTOR, plan.BP * itemsize) * (1 + job.step.backward) * beside <= job.card.shared
-        pixels = min(plan.P, tiles * plan.BP if kept else plan.BP)
-        together, start = pixels * itemsize, math.gcd(plan.P, plan.BP) * itemsize
+        kept = plan.C * max(SECTOR, BP * itemsize) * (1 + job.step.backward) * beside <= job.card.shared
+        pixels = min(plan.P, tiles * BP if kept else BP)
+        together, start = pixels * itemsize, math.gcd(plan.P, BP) * itemsize
     return float(sectors(together, start) * SECTOR / together)
 
 
-def launch_times(job: Job, loops: Sequence[Loop], samples: int) -> dict[str, float]:
-    """Microseconds that each of the four things takes in a launch, by name."""
+def launch_times(job: Job, loops: Sequence[Loop], samples: int, room: int) -> dict[str, float]:
+    """Microseconds that each of the four things takes in a launch, by name.
+
+    Args:
+        room: programs that a multiprocessor has room for.
+    """
     plan, card, itemsize = job.plan, job.card, ITEMSIZE[job.dtype]
-    programs, tiles = samples * plan.splits, plan.tiles
+    tiles, splits = plan.split(job.step.name, samples, room * card.multiprocessors)
     if job.step.shared:
-        programs, tiles = samples * plan.S, plan.share_tiles
-    evenly = samples * math.ceil(plan.P / plan.BP) / card.multiprocessors
+        tiles, splits = plan.share_tiles, plan.S
+    programs = samples * splits
+    evenly = samples * math.ceil(plan.P / job.tiles.BP) / card.multiprocessors
     busiest = max(tiles, evenly) * (job.threads // 32)  # times a warp goes through the loops, on each multiprocessor
     moved = (job.step.reads + job.step.writes) * samples * plan.C * plan.P * itemsize
     clocks = {
         "sectors": moved * fetched(job, tiles, min(2, math.ceil(programs / card.multiprocessors))) / L2_BYTES,
-        "accesses": busiest * sum(wavefronts(plan, itemsize, n) for one in loops for n in one.accesses),
+        "accesses": busiest * sum(wavefronts(job, n) for one in loops for n in one.accesses),
         "instructions": busiest * sum(one.instructions for one in loops) / ISSUED,
     }
     times = {name: count / card.gigahertz / 1e3 for name, count in clocks.items()}
@@ -172,10 +185,10 @@ def predict(task: tuple[Sequence[int], str, bool, tuple[str, str], bool, Card]) 
     for step in chain(plan, form, backward):
         if step.sees_maps:
             job = Job(step, plan, form, layout, dtype, card)
-            loops = loops_of(job)
+            loops, room = read(job)
             if not loops:
                 return math.nan, "code that was not understood"
-            times = launch_times(job, loops, shape[0])
+            times = launch_times(job, loops, shape[0], room)
             longest.append(max((time, name) for name, time in times.items()))
     return sum(time for time, _ in longest), max(longest)[1]
 

@@ -122,6 +122,8 @@ def test_compiled_for_what_makes_the_code():
         dataclasses.replace(job, dtype="fp16"),
         dataclasses.replace(job, card=CARDS[1]),
         dataclasses.replace(job, at_will=True),
-        dataclasses.replace(job, plan=dataclasses.replace(job.plan, K=16)),
+        dataclasses.replace(job, plan=dataclasses.replace(job.plan, first=dataclasses.replace(job.tiles, K=16))),
     ):
         assert other.compiled_for != job.compiled_for
+    second = dataclasses.replace(job.plan, second=dataclasses.replace(job.tiles, K=16))  # not of this pass
+    assert dataclasses.replace(job, plan=second).compiled_for == job.compiled_for

@@ -134,9 +134,9 @@ def shared(monkeypatch):
         from polarpix.psa import launch
 
         def plan(*args):
-            one = dataclasses.replace(real(*args), K=2, T=4, V=1, S=together, BR=2, BZ=2, BU=4, BS=2, small=small)
-            pieces = -(-one.P // one.BP)
-            return dataclasses.replace(one, tiles=2, splits=-(-pieces // 2))
+            one = real(*args)
+            tiles = dataclasses.replace(one.first, K=2, T=4, V=1)
+            return dataclasses.replace(one, first=tiles, second=tiles, S=together, BR=2, BZ=2, BU=4, BS=2, small=small)
 
         real = launch.plan
         monkeypatch.setattr(launch, "plan", plan)

@@ -24,7 +24,8 @@ def elements(monkeypatch):
     def counting(self, *args, **more):
         name = self.fn.__name__
         if name in ("load_tile", "store_tile"):
-            p0, last, _, C, _, K, T, V = (value(one) for one in args[-10:-2])
+            given = dict(zip(self.arg_names, args, strict=True))
+            C, K, T, V, p0, last = (value(given[one]) for one in ("C", "K", "T", "V", "p0", "last"))
             seen[name] += max(0, min(K * T * V, last - p0)) * C
         return call(self, *args, **more)
 
@@ -43,14 +44,14 @@ def _cut(request, monkeypatch):
     """A sample whose second pass one program makes, or two that share it; or one that is cut into splits."""
 
     def plan(*args):
-        one = dataclasses.replace(real(*args), small=request.param != "splits", K=1, T=8, V=1)
-        if request.param == "programs that share":
-            one = dataclasses.replace(one, S=2, BR=2, BZ=2, BU=2)
-        pieces = -(-one.P // one.BP)
-        return dataclasses.replace(one, tiles=4, splits=-(-pieces // 4))
+        one = real(*args)
+        tiles = dataclasses.replace(one.first, K=1, T=8, V=1)
+        one = dataclasses.replace(one, first=tiles, second=tiles, small=request.param != "splits")
+        return dataclasses.replace(one, S=2, BR=2, BZ=2, BU=2) if request.param == "programs that share" else one
 
     real = launch.plan
     monkeypatch.setattr(launch, "plan", plan)
+    monkeypatch.setattr(plans.Plan, "split", lambda one, *_: (4, -(-one.P // (4 * 8))))
 
 
 @pytest.mark.interpreter

@@ -14,23 +14,27 @@ from polarpix.psa.plans import REGISTERS, plan
     itemsize=st.sampled_from([2, 4, 8]),
     last=st.booleans(),
     d_last=st.sampled_from([None, False, True]),
+    programs=st.integers(1, 2000),
 )
-def test_plans_cover_every_pixel_once(B, half, P, itemsize, last, d_last):
+def test_plans_cover_every_pixel_once(B, half, P, itemsize, last, d_last, programs):
     one = plan(B, 2 * half, P, itemsize, last, d_last)
-    per_split = one.tiles * one.BP
-    assert (one.splits - 1) * per_split < P <= one.splits * per_split
-    assert P <= one.S * one.share_tiles * one.BP < P + one.S * one.BP
+    for kernel in ("pool", "scale") if d_last is None else ("grad_pool", "grad_input"):
+        tiles = one.tiles_of(kernel)
+        each, splits = one.split(kernel, B, programs)
+        assert (splits - 1) * each * tiles.BP < P <= splits * each * tiles.BP
+        held = one.BC * tiles.BP
+        assert held <= 32 * tiles.warps * 64  # by threads
+    assert P <= one.S * one.share_tiles * one.second.BP < P + one.S * one.second.BP
     assert one.BC >= one.C
     assert P % one.VEC == 0
-    for size in (one.BC, one.K, one.T, one.V, one.S, one.BR, one.BZ, one.BU, one.BS, one.warps, one.gate_warps):
+    cuts = [n for tiles in (one.first, one.second) for n in (tiles.K, tiles.T, tiles.V, tiles.warps)]
+    for size in (one.BC, one.S, one.BR, one.BZ, one.BU, one.BS, one.gate_warps, *cuts):
         assert size & (size - 1) == 0
         assert size > 0
-    held = one.BC * one.BP
-    assert held <= 32 * one.warps * 64  # by threads
-    rows, columns = one.BC, one.BC // one.S
+    rows, columns = one.BC, max(16, one.BC // one.S)
     weights = max(one.BR * rows, one.BZ * rows // 2, one.BU * columns, one.BS * columns)
     assert weights <= 32 * one.gate_warps * 128
-    assert max(one.warps, one.gate_warps) <= 16
+    assert max(one.first.warps, one.second.warps, one.gate_warps) <= 16
 
 
 @settings(max_examples=200, deadline=None)
@@ -47,11 +51,20 @@ def test_programs_that_wait_for_each_other_find_room(B, half, P, paper, multipro
     together = one.S
     assert together <= multiprocessors
     assert B * together <= max(B, multiprocessors)
-    assert one.BC % one.S == 0
-    assert one.BR * one.S <= one.BC // 2  # each has whole blocks of rows, of both kinds of matrices
-    assert one.BZ * one.S <= one.BC
-    if one.small:
-        assert one.tiles == one.share_tiles
+    rows = max(2 * one.BR, one.BZ)
+    assert rows <= max(16, one.BC // together)  # channels of each
+    assert one.split("pool", B)[0] == one.share_tiles or not one.small
+
+
+@settings(max_examples=200, deadline=None)
+@given(B=st.integers(1, 64), P=st.integers(1 << 16, 200_000), programs=st.integers(1, 2000))
+def test_a_pass_is_shared_by_as_many_as_have_room(B, P, programs):
+    """No more than these, if there are so many samples; and as few tiles each as that allows."""
+    one = plan(B, 64, P, 2, True)
+    tiles, splits = one.split("pool", B, programs)
+    assert splits <= max(1, programs // B)
+    pieces = -(-P // one.first.BP)
+    assert tiles == 1 or -(-pieces // (tiles - 1)) > max(1, programs // B)
 
 
 @settings(max_examples=200, deadline=None)
@@ -71,4 +84,5 @@ def test_a_row_that_begins_anywhere_is_taken_in_whole_sectors():
         for itemsize in (2, 4):
             for d_last in (None, False):
                 one = plan(64, C, 65 * 65, itemsize, False, d_last)
-                assert one.tiles * one.BP * itemsize >= 32
+                for kernel in ("pool", "scale"):
+                    assert one.split(kernel, 64, 1 << 20)[0] * one.tiles_of(kernel).BP * itemsize >= 32
