@@ -142,6 +142,17 @@ def test_what_a_multiprocessor_has_room_for(registers, threads, shared, room):
     assert launch.residents(registers, threads, shared) == room
 
 
+def test_compiled_kernels_take_what_begins_at_16_bytes(monkeypatch):
+    """A weight that is a part of another tensor may begin anywhere; and only CUDA has streams."""
+    x, weight = torch.zeros(2, 4, 8), torch.zeros(9)
+    assert launch.begin(x, [weight]) is None
+    monkeypatch.setattr(torch.Tensor, "is_cuda", True)
+    monkeypatch.setattr(torch._C, "_cuda_getCurrentRawStream", lambda index: STREAM, raising=False)
+    assert launch.begin(x, [weight, weight[4:]]) == STREAM
+    for tensors in ((x, [weight, weight[1:]]), (x.flatten()[2:], [weight])):
+        assert launch.begin(*tensors) is None
+
+
 def test_weights_in_the_order_of_a_kernel():
     """A form without biases gives what is never read."""
     for form, names in launch.PARAMETERS.items():
