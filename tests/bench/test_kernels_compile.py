@@ -16,14 +16,19 @@ from polarpix.psa.plans import SMALL
 RECORD = Path(__file__).parents[2] / "benchmarks" / "results" / "kernels_static.json"
 PROGRAM = """
 import dataclasses, json, sys
-from polarpix.bench import kernels_compile, kernels_jobs
+from polarpix.bench import kernels_compile, kernels_jobs, kernels_time
 grid, cards = {"bf16": [(32, 64, 64, 48)]}, kernels_jobs.CARDS[1:2]
 rows = [dataclasses.asdict(one) for one in kernels_compile.compile_all(grid, cards)]
 small = [job for job in kernels_jobs.jobs({"bf16": [(32, 16, 8, 8)]}, cards) if job.step.sees_maps]
 found = [job for job in [*kernels_jobs.jobs(grid, cards), *small] if job.step.sees_maps]
 wanted = {kernels_jobs.LAUNCHES.index(job.step): job for job in found}
 code = {which: kernels_compile.compile_kernel(job).asm["ttir"] for which, job in wanted.items()}
-json.dump({"rows": rows, "code": code}, sys.stdout)
+read = {}
+for which, job in wanted.items():
+    loops, room = kernels_time.read(job)
+    registers = kernels_compile.resources(kernels_compile.settled(job)[1].asm["cubin"])[0]
+    read[which] = [loop.accesses for loop in loops], room, registers, job.threads
+json.dump({"rows": rows, "code": code, "read": read}, sys.stdout)
 """
 
 
@@ -135,6 +140,17 @@ def test_samples_lie_64_bits_apart(real):
             on_the_way = [how for how in products(one[2], operations) if "%PV" not in how]  # P = PV * VEC
             assert on_the_way, f"{name}: {one[0]}"
             assert {how.partition(" : ")[2].split()[0] for how in on_the_way} == {"i64"}, f"{name}: {on_the_way}"
+
+
+def test_every_loop_over_pixels_is_found_in_the_code(real):
+    """As many as there are passes, each with its accesses: times are predicted from them, and from what has room."""
+    for which, (loops, room, registers, threads) in real["read"].items():
+        step = LAUNCHES[int(which)]
+        assert len(loops) == step.reads // (2 if step.backward else 1), step
+        for accesses in loops:
+            assert set(accesses) == {16}, step
+        assert 0 < room * threads <= 2048
+        assert room == 1 or room * threads * registers <= 1 << 16
 
 
 def test_widest_piece():
