@@ -25,7 +25,7 @@ from polarpix.bench.kernels_jobs import CARDS, GRID, ITEMSIZE, Card, Grid, Job, 
 from polarpix.bench.kernels_page import Compiled
 from polarpix.errors import InputError
 
-__all__ = ["compile_all", "compile_kernel", "each", "occupancy", "settled", "tool", "widest", "widths"]
+__all__ = ["compile_all", "compile_kernel", "each", "occupancy", "resources", "settled", "tool", "widest", "widths"]
 
 T = TypeVar("T")
 S = TypeVar("S")
@@ -37,7 +37,7 @@ def compile_kernel(job: Job) -> Any:
     from triton.backends.compiler import GPUTarget
     from triton.compiler import ASTSource
 
-    kernel, fixed = kernel_of(job.step), constants(job)
+    kernel, fixed = kernel_of(job.step.name), constants(job)
     kinds: dict[str, str] = {"factor": "fp32"}
     kinds |= dict.fromkeys(("PV", "P", "tiles", "splits", "parts", "B"), "i32")
     kinds |= dict.fromkeys(("x", "out", "d", "dx"), f"*{job.dtype}")

@@ -28,13 +28,14 @@ __all__ = [
     "Grid",
     "Job",
     "Launch",
+    "asked_for",
     "bare",
     "chain",
     "constants",
     "fingerprint",
     "jobs",
     "kernel_of",
-    "reads",
+    "plan_of",
 ]
 
 Grid = Mapping[str, Sequence[Sequence[int]]]  # dtype -> maps (B, C, H, W)
@@ -111,9 +112,9 @@ CARDS = (
 
 @dataclass(frozen=True)
 class Launch:
-    """A kernel of the chain: how often it reads and writes a map, whether one program takes a whole sample, its form.
+    """A kernel of the chain: how often it reads and writes a map; of small samples or of others, of which form.
 
-    None: it is in both chains, or in that of each form.
+    None: it is the same in both.
     """
 
     name: str
@@ -128,17 +129,23 @@ class Launch:
         """Whether it touches a map, so that the dtype matters."""
         return self.reads + self.writes > 0
 
+    @property
+    def shared(self) -> bool:
+        """Whether S programs share a sample and meet between the stages."""
+        return self.name in ("gate", "grad_gate")
+
 
 LAUNCHES = (
-    Launch("pool", False, False, 1, 0),
+    Launch("pool", False, None, 1, 0),
     Launch("gate", False, False, 0, 0, "paper"),
-    Launch("logits", False, False, 1, 0, "released"),
+    Launch("gate", False, False, 1, 0, "released"),
+    Launch("gate", False, True, 1, 1, "paper"),
+    Launch("gate", False, True, 2, 1, "released"),
     Launch("scale", False, False, 1, 1),
-    Launch("forward_small", False, True, 2, 1),
-    Launch("grad_pool", True, False, 2, 0),
+    Launch("grad_pool", True, None, 2, 0),
     Launch("grad_gate", True, False, 0, 0),
+    Launch("grad_gate", True, True, 2, 1),
     Launch("grad_input", True, False, 2, 1),
-    Launch("backward_small", True, True, 4, 1),
     Launch("grad_weight", True, None, 0, 0),
 )
 
@@ -147,11 +154,6 @@ def chain(plan: Any, form: str, backward: bool) -> list[Launch]:
     """The launches of a plan."""
     kinds = (plan.small, None)
     return [one for one in LAUNCHES if one.backward == backward and one.small in kinds and one.form in (form, None)]
-
-
-def reads(one: Launch, form: str) -> int:
-    """How often a launch reads a map; in a small sample the released form's logits take one more look."""
-    return one.reads + (one.name == "forward_small" and form == "released")
 
 
 @dataclass(frozen=True)
@@ -178,6 +180,11 @@ class Job:
         return 32 * self.options["num_warps"]
 
     @property
+    def tiles(self) -> Any:
+        """Of the pass over the map that the kernel makes."""
+        return self.plan.tiles_of(self.step.name)
+
+    @property
     def memory(self) -> str:
         """The memory format of the map."""
         return FORMATS[self.plan.LAST]
@@ -196,58 +203,89 @@ class Job:
 
     @property
     def compiled_for(self) -> tuple[Any, ...]:
-        """What makes its code: jobs that are equal here are one kernel."""
-        fixed = tuple((name, str(value)) for name, value in sorted(constants(self).items()))
+        """What makes its code: jobs that are equal here are one kernel. What it does not look at makes none."""
+        idle: tuple[str, ...] = () if self.step.sees_maps else TILE
+        if self.step.name == "scale" and self.form == "paper":
+            idle = ("BS",)  # no sums of a softmax to join
+        fixed = {name: value for name, value in constants(self).items() if name not in idle}
+        told = tuple((name, str(value)) for name, value in sorted(fixed.items()))
         dtype = self.dtype if self.step.sees_maps else ""
-        return self.step.name, self.card.capability, dtype, tuple(sorted(self.options.items())), fixed
+        return self.step.name, self.card.capability, dtype, tuple(sorted(self.options.items())), told
 
 
-def plans_of(shape: Sequence[int], itemsize: int) -> Iterator[tuple[Any, bool]]:
-    """Every plan of a map, and whether it is of the backward: in both memory formats, the gradient in either."""
+TILE = ("K", "T", "V", "AHEAD", "LAST", "D_LAST", "WIDE")  # constants of how a map lies and is cut
+
+
+def plan_of(shape: Sequence[int], itemsize: int, last: bool, form: str, card: Card, d_last: bool | None = None) -> Any:
+    """The plan of a map on a card, as :mod:`polarpix.psa.launch` asks for it; of the backward with ``d_last``."""
     from polarpix.psa import plans
 
     B, C, H, W = shape
+    paper = form == "paper" or d_last is not None
+    return plans.plan(B, C, H * W, itemsize, last, d_last, paper, card.multiprocessors)
+
+
+def plans_of(shape: Sequence[int], itemsize: int, form: str, card: Card) -> Iterator[tuple[Any, bool]]:
+    """Every plan of a map, and whether it is of the backward: in both memory formats, the gradient in either."""
+    from polarpix.psa import plans
+
     for last in (False, True):
-        yield plans.plan(B, C, H * W, itemsize, last), False
-        for d_last in (last, not last) if C <= plans.MIXED else (last,):
-            yield plans.plan(B, C, H * W, itemsize, last, d_last), True
+        yield plan_of(shape, itemsize, last, form, card), False
+        for d_last in (last, not last) if shape[1] <= plans.MIXED else (last,):
+            yield plan_of(shape, itemsize, last, form, card, d_last), True
 
 
 def jobs(grid: Grid = GRID, cards: Sequence[Card] = CARDS) -> Iterator[Job]:
     """Every kernel that the maps need, in both memory formats: each once."""
     seen = set()
-    for card, (dtype, shape) in product(cards, [(dtype, shape) for dtype, maps in grid.items() for shape in maps]):
-        for plan, backward in plans_of(shape, ITEMSIZE[dtype]):
-            for form, layout in KINDS:
-                for step in chain(plan, form, backward):
-                    job = Job(step, plan, form, layout, dtype, card)
-                    if job.compiled_for not in seen:
-                        seen.add(job.compiled_for)
-                        yield job
+    maps = [(dtype, shape) for dtype, shapes in grid.items() for shape in shapes]
+    for card, (dtype, shape), (form, layout) in product(cards, maps, KINDS):
+        for plan, backward in plans_of(shape, ITEMSIZE[dtype], form, card):
+            for step in chain(plan, form, backward):
+                job = Job(step, plan, form, layout, dtype, card)
+                if job.compiled_for not in seen:
+                    seen.add(job.compiled_for)
+                    yield job
+
+
+def rooms() -> tuple[Any, ...]:
+    """The modules that hold kernels."""
+    from polarpix.psa import kernels, kernels_gate, kernels_grad, kernels_grad_gate, kernels_weight
+
+    return kernels, kernels_gate, kernels_grad, kernels_grad_gate, kernels_weight
 
 
 @cache
-def kernel_of(step: Launch) -> Any:
+def kernel_of(name: str) -> Any:
     """The Triton function."""
-    from polarpix.psa import kernels as forward
-    from polarpix.psa import kernels_grad as grad
-    from polarpix.psa import kernels_weight as weight
+    return next(getattr(room, name) for room in rooms() if name in room.__all__)
 
-    return next(getattr(room, step.name) for room in (forward, grad, weight) if hasattr(room, step.name))
+
+@cache
+def asked_for(name: str) -> tuple[str, ...]:
+    """The compile-time arguments of a kernel."""
+    found = inspect.signature(kernel_of(name).fn).parameters.values()
+    return tuple(one.name for one in found if "constexpr" in str(one.annotation))
 
 
 def constants(job: Job) -> dict[str, Any]:
-    """The compile-time arguments of a kernel."""
+    """The compile-time arguments of a kernel with their values: of its tiles, of the plan or as the launch says."""
     import triton.language as tl
 
-    from polarpix.psa import plans
+    from polarpix.psa import kernels_gate, kernels_grad_gate
 
-    names = ("C", "BC", "BP", "BR", "BS", "VEC", "LAST", "D_LAST", "WIDE")
-    fixed = {name: getattr(job.plan, name) for name in names} | {"BB": 16, "TR": 32, "TC": 32, "ACC": tl.float32}
-    fixed |= {"PAPER": job.form == "paper", "SEQ": job.layout == "sequential"}
-    if job.step.name == "scale":
-        fixed["BS"] = plans.SUMS
-    return {name: value for name, value in fixed.items() if name in kernel_of(job.step).arg_names}
+    plan, step, tiles = job.plan, job.step, job.tiles
+    given: dict[str, Any] = {name: getattr(tiles, name) for name in ("K", "T", "V", "AHEAD")}
+    given |= {"PAPER": job.form == "paper", "SEQ": job.layout == "sequential", "ACC": tl.float32}
+    if step.name == "gate":
+        given |= {"BEGIN": 0, "END": kernels_gate.stages(job.form, job.layout, plan.small), "SMALL": plan.small}
+    elif step.name == "grad_gate":
+        given |= {"BEGIN": 0, "END": kernels_grad_gate.stages(job.layout, plan.small), "SMALL": plan.small}
+    elif step.name == "scale":
+        given["BS"] = plan.S
+    elif step.name == "grad_weight":
+        given |= {"BB": 16, "BL": 128, "TR": 32, "TC": 32}
+    return {name: given[name] if name in given else getattr(plan, name) for name in asked_for(step.name)}
 
 
 def fingerprint(grid: Grid = GRID) -> str:
@@ -255,10 +293,10 @@ def fingerprint(grid: Grid = GRID) -> str:
 
     It changes with anything that could make a report of these maps another one, but for the compiler itself.
     """
-    from polarpix.psa import kernels, kernels_grad, kernels_weight, tiles
+    from polarpix.psa import tiles
 
     told = hashlib.sha256()
-    for room in (tiles, kernels, kernels_grad, kernels_weight):
+    for room in (tiles, *rooms()):
         told.update(bare(inspect.getsource(room)).encode())
     for job in jobs(grid):
         told.update(repr((job.key, job.compiled_for)).encode())

@@ -127,8 +127,9 @@ def kernels_section(compiled: Sequence[Compiled], widest: Callable[[int, int, st
         for (kernel, architecture, dtype, memory, piece), found in groups.items()
     ]  # fmt: skip
     told = (
-        "Forms, layouts and maps of a kernel together: smallest and largest; anew: how many were "
-        "compiled anew, with registers at will. Every one has its row in the record."
+        "Forms, layouts and maps of a kernel together: smallest and largest; anew: how many were compiled anew, with "
+        "registers at will. gate and grad_gate see the map of small samples only, gate always in the released form. "
+        "Every one has its row in the record."
     )
     return Section("Kernels", told, Table(head, rows))
 

@@ -14,7 +14,10 @@ but for a map of fewer programs than these:
 - instructions: four warps issue one each a clock (the programming guide: four schedulers since Volta). They are counted
   in the assembler's code, in the loops over pixels.
 
-The products between the passes, of C^2 numbers a sample, and the launches themselves are not in it.
+It is a bound from below, and far below for small maps and many channels: the latency of memory, sums that threads and
+warps exchange, the matrices between the passes, of C^2 numbers a sample, programs that wait for each other and the
+launches themselves are not in it. The first measurement, on an H200, found 69 us for ``gate`` at 512 channels, of which
+this says 0.
 """
 
 from __future__ import annotations
@@ -28,8 +31,8 @@ from functools import cache
 from itertools import product
 from typing import Any
 
-from polarpix.bench.kernels_compile import each, settled, tool
-from polarpix.bench.kernels_jobs import CARDS, FORMATS, ITEMSIZE, Card, Job, chain, reads
+from polarpix.bench.kernels_compile import each, resources, settled, tool
+from polarpix.bench.kernels_jobs import CARDS, FORMATS, ITEMSIZE, Card, Job, chain, plan_of
 from polarpix.bench.kernels_page import Whole
 
 __all__ = ["Loop", "counts", "launch_times", "pixel_loops", "sectors", "wavefronts", "wholes"]
@@ -99,58 +102,71 @@ def sectors(bytes_: int, start: int, piece: int = SECTOR) -> float:
     return (bytes_ + piece - math.gcd(start, piece)) / piece
 
 
-def run(plan: Any, itemsize: int, numbers: int) -> tuple[int, int]:
+def run(job: Job, numbers: int) -> tuple[int, int]:
     """Of so many numbers of a tile, taken along memory: bytes that lie together, and what divides where they begin."""
+    plan, itemsize = job.plan, ITEMSIZE[job.dtype]
     if plan.LAST:
         return (numbers if plan.C == plan.BC else min(numbers, plan.C)) * itemsize, plan.C * itemsize
-    together = min(numbers, plan.BP)
+    together = min(numbers, job.tiles.BP)
     return together * itemsize, math.gcd(plan.P, together) * itemsize
 
 
-def wavefronts(plan: Any, itemsize: int, bytes_: int) -> float:
+def wavefronts(job: Job, bytes_: int) -> float:
     """Clocks that one access of a warp takes, of so many bytes a thread."""
+    itemsize = ITEMSIZE[job.dtype]
     numbers = 32 * bytes_ // itemsize
-    together, start = run(plan, itemsize, numbers)
+    together, start = run(job, numbers)
     lines = numbers * itemsize / together * sectors(together, start, LINE)
     return max(1.0, 32 * bytes_ / LINE, lines / FOUND)
 
 
-LOOPS: dict[tuple[Any, ...], list[Loop]] = {}
+READ: dict[tuple[Any, ...], tuple[list[Loop], int]] = {}
 
 
-def loops_of(job: Job) -> list[Loop]:
-    """The loops of a kernel over pixels; many maps ask for the same. None where the code is not as it was expected."""
-    if job.compiled_for not in LOOPS:
-        found = pixel_loops(tool("nvdisasm", settled(job)[1].asm["cubin"], "-g", "-c"))
-        wanted = {"forward_small": 2 + (job.form == "released"), "backward_small": 2}.get(job.step.name, 1)
-        LOOPS[job.compiled_for] = found if len(found) == wanted else []
-    return LOOPS[job.compiled_for]
+def read(job: Job) -> tuple[list[Loop], int]:
+    """The loops of a kernel over pixels, none where the code is not as it was expected; and how many of its programs a
+    multiprocessor has room for, as the launch reckons. Many maps ask for the same.
+    """
+    from polarpix.psa import launch
+
+    if job.compiled_for not in READ:
+        chosen, made = settled(job)
+        found = pixel_loops(tool("nvdisasm", made.asm["cubin"], "-g", "-c"))
+        passes = job.step.reads // (2 if job.step.backward else 1)  # in the backward map and gradient in one loop
+        room = launch.residents(resources(made.asm["cubin"])[0], chosen.threads, made.metadata.shared)
+        READ[job.compiled_for] = found if len(found) == passes else [], room
+    return READ[job.compiled_for]
 
 
 def fetched(job: Job, tiles: int, beside: int) -> float:
     """Bytes that reach a multiprocessor in whole sectors, over those of the map; ``beside`` programs share a cache."""
-    plan, itemsize = job.plan, ITEMSIZE[job.dtype]
+    plan, BP, itemsize = job.plan, job.tiles.BP, ITEMSIZE[job.dtype]
     if plan.LAST:  # pixel after pixel: what a program takes is one run
-        together, start = tiles * plan.C * plan.BP * itemsize, plan.C * itemsize
+        together, start = tiles * plan.C * BP * itemsize, plan.C * itemsize
     else:
-        kept = plan.C * max(SECTOR, plan.BP * itemsize) * (1 + job.step.backward) * beside <= job.card.shared
-        pixels = min(plan.P, tiles * plan.BP if kept else plan.BP)
-        together, start = pixels * itemsize, math.gcd(plan.P, plan.BP) * itemsize
+        kept = plan.C * max(SECTOR, BP * itemsize) * (1 + job.step.backward) * beside <= job.card.shared
+        pixels = min(plan.P, tiles * BP if kept else BP)
+        together, start = pixels * itemsize, math.gcd(plan.P, BP) * itemsize
     return float(sectors(together, start) * SECTOR / together)
 
 
-def launch_times(job: Job, loops: Sequence[Loop], samples: int) -> dict[str, float]:
-    """Microseconds that each of the four things takes in a launch, by name."""
+def launch_times(job: Job, loops: Sequence[Loop], samples: int, room: int) -> dict[str, float]:
+    """Microseconds that each of the four things takes in a launch, by name.
+
+    Args:
+        room: programs that a multiprocessor has room for.
+    """
     plan, card, itemsize = job.plan, job.card, ITEMSIZE[job.dtype]
-    programs, tiles = samples * (1 if plan.small else plan.splits), plan.tiles
-    if job.step.name == "logits":
-        programs, tiles = samples * plan.parts, plan.part_tiles
-    evenly = samples * math.ceil(plan.P / plan.BP) / card.multiprocessors
+    tiles, splits = plan.split(job.step.name, samples, room * card.multiprocessors)
+    if job.step.shared:
+        tiles, splits = plan.share_tiles, plan.S
+    programs = samples * splits
+    evenly = samples * math.ceil(plan.P / job.tiles.BP) / card.multiprocessors
     busiest = max(tiles, evenly) * (job.threads // 32)  # times a warp goes through the loops, on each multiprocessor
-    moved = (reads(job.step, job.form) + job.step.writes) * samples * plan.C * plan.P * itemsize
+    moved = (job.step.reads + job.step.writes) * samples * plan.C * plan.P * itemsize
     clocks = {
         "sectors": moved * fetched(job, tiles, min(2, math.ceil(programs / card.multiprocessors))) / L2_BYTES,
-        "accesses": busiest * sum(wavefronts(plan, itemsize, n) for one in loops for n in one.accesses),
+        "accesses": busiest * sum(wavefronts(job, n) for one in loops for n in one.accesses),
         "instructions": busiest * sum(one.instructions for one in loops) / ISSUED,
     }
     times = {name: count / card.gigahertz / 1e3 for name, count in clocks.items()}
@@ -163,18 +179,16 @@ def predict(task: tuple[Sequence[int], str, bool, tuple[str, str], bool, Card]) 
     Args:
         task: map (B, C, H, W), dtype, channels_last, (form, layout), backward, card.
     """
-    from polarpix.psa import plans
-
-    (B, C, H, W), dtype, last, (form, layout), backward, card = task
-    plan = plans.plan(B, C, H * W, ITEMSIZE[dtype], last, last if backward else None)
+    shape, dtype, last, (form, layout), backward, card = task
+    plan = plan_of(shape, ITEMSIZE[dtype], last, form, card, last if backward else None)
     longest = []
     for step in chain(plan, form, backward):
         if step.sees_maps:
             job = Job(step, plan, form, layout, dtype, card)
-            loops = loops_of(job)
+            loops, room = read(job)
             if not loops:
                 return math.nan, "code that was not understood"
-            times = launch_times(job, loops, B)
+            times = launch_times(job, loops, shape[0], room)
             longest.append(max((time, name) for name, time in times.items()))
     return sum(time for time, _ in longest), max(longest)[1]
 
@@ -182,24 +196,23 @@ def predict(task: tuple[Sequence[int], str, bool, tuple[str, str], bool, Card]) 
 def counts(plan: Any, form: str, backward: bool) -> tuple[int, int, int]:
     """Launches of a chain, its passes over the map, and the limit: 3 passes forward and 5 backward."""
     found = chain(plan, form, backward)
-    return len(found), sum(reads(one, form) + one.writes for one in found), 5 if backward else 3
+    return len(found), sum(one.reads + one.writes for one in found), 5 if backward else 3
 
 
 def wholes(
     maps: Sequence[Sequence[int]], cards: Sequence[Card] = CARDS, dtypes: Sequence[str] = ("bf16",), workers: int = 1
 ) -> list[Whole]:
     """Launches, passes and predicted times of maps in both memory formats, the gradient in that of the map."""
-    from polarpix.psa import plans
-
     kinds = list(product(maps, dtypes, (False, True), FORMS, (False, True)))
     found = iter(each(predict, [(*kind, card) for kind in kinds for card in cards], workers, "time"))
     rows = []
     for shape, dtype, last, (form, _), backward in kinds:
         times = {card.name: next(found) for card in cards}
-        B, C, H, W = shape
         size = math.prod(shape) * ITEMSIZE[dtype]
-        plan = plans.plan(B, C, H * W, ITEMSIZE[dtype], last, last if backward else None)
-        launches, passes, limit = counts(plan, form, backward)
+        plan = plan_of(
+            shape, ITEMSIZE[dtype], last, form, cards[0], last if backward else None
+        )  # the same on each card
+        launches, passes, limit = counts(plan, form, backward)  # on every card the same
         rows.append(
             Whole(
                 list(shape), dtype, FORMATS[last], form, "backward" if backward else "forward", launches, passes, limit,

@@ -1,5 +1,6 @@
 """Predicted times: what is read of the assembler's code, what a launch waits for, and the committed report."""
 
+import dataclasses
 import inspect
 import json
 from pathlib import Path
@@ -28,12 +29,11 @@ def test_counted_passes_meet_the_limit():
     for B, C, H, W in MAPS:
         for form in ("paper", "released"):
             for backward in (False, True):
-                launches, passes, limit = counts(
-                    plans.plan(B, C, H * W, 2, True, True if backward else None), form, backward
-                )
+                plan = plans.plan(B, C, H * W, 2, True, True if backward else None)
+                launches, passes, limit = counts(plan, form, backward)
                 assert limit == (5 if backward else 3)
                 assert passes == limit + (form == "released" and not backward)
-                assert launches <= (4 if backward else 3)
+                assert launches == 3 + backward - plan.small
 
 
 def test_every_map_has_its_times_in_the_report(rows):
@@ -61,45 +61,59 @@ def test_odd_maps_keep_up_with_their_neighbours(rows):
                 assert ratio <= most, f"{odd} {kind} {card}: {ratio:.2f}"
 
 
-def job(name, C=64, P=3072, last=False, backward=False, dtype="bf16"):
-    step = next(one for one in LAUNCHES if one.name == name)
+def job(name, C=64, P=3072, last=False, backward=False, dtype="bf16", step=None):
+    step = step or next(one for one in LAUNCHES if one.name == name)
     plan = plans.plan(32, C, P, 4 if dtype == "fp32" else 2, last, last if backward else None)
     return Job(step, plan, "paper", "parallel", dtype, H100)
 
 
+def cut(one, K, T, V, warps=4, **how):
+    """The job with other tiles."""
+    tiles = dataclasses.replace(one.tiles, K=K, T=T, V=V, warps=warps)
+    return dataclasses.replace(one, plan=dataclasses.replace(one.plan, first=tiles, second=tiles, **how))
+
+
 def test_time_of_the_bytes():
-    found = launch_times(job("scale"), [Loop(1, (16, 16))], 32)
+    found = launch_times(job("scale"), [Loop(1, (16, 16))], 32, 4)
     assert found["bytes"] == pytest.approx(2 * 32 * 64 * 3072 * 2 / 3.35e12 * 1e6)
     assert max(found, key=found.get) == "bytes"
 
 
 def test_narrow_accesses_and_more_instructions_take_longer():
-    """A launch of 768 programs, one tile of eight warps each, on 132 multiprocessors; or fewer programs than these."""
-    scale = job("scale")
-    assert (scale.plan.splits, scale.plan.tiles, scale.threads) == (24, 1, 256)
-    found = launch_times(scale, [Loop(400, (16,) * 4)], 32)
-    assert found["instructions"] == pytest.approx(768 / 132 * 8 * 400 / 4 / 1755)
-    assert found["accesses"] == pytest.approx(768 / 132 * 8 * 4 * 4 / 1755)  # 512 bytes of a warp: four clocks
-    assert launch_times(scale, [Loop(400, (2,) * 32)], 32)["accesses"] == pytest.approx(768 / 132 * 8 * 32 / 1755)
-    assert launch_times(scale, [Loop(400, (16,) * 4)], 1)["instructions"] == pytest.approx(8 * 400 / 4 / 1755)
+    """A launch of 768 programs, one tile of four warps each, on 132 multiprocessors; or fewer programs than these."""
+    scale = cut(job("scale"), K=1, T=16, V=8)
+    found = launch_times(scale, [Loop(400, (16,) * 4)], 32, 8)
+    assert found["instructions"] == pytest.approx(768 / 132 * 4 * 400 / 4 / 1755)
+    assert found["accesses"] == pytest.approx(768 / 132 * 4 * 4 * 4 / 1755)  # 512 bytes of a warp: four clocks
+    assert launch_times(scale, [Loop(400, (2,) * 32)], 32, 8)["accesses"] == pytest.approx(768 / 132 * 4 * 32 / 1755)
+    assert launch_times(scale, [Loop(400, (16,) * 4)], 1, 8)["instructions"] == pytest.approx(4 * 400 / 4 / 1755)
+
+
+def test_programs_that_share_a_sample_take_its_tiles_among_them():
+    """24 tiles of a sample: by two programs 12 each, whatever the passes before were cut into; by 24 one."""
+    step = next(one for one in LAUNCHES if (one.name, one.form, one.small) == ("gate", "released", False))
+    for together in (2, 24):
+        gate = cut(job("gate", step=step), K=1, T=16, V=8, S=together, gate_warps=8)
+        found = launch_times(gate, [Loop(400, (16,) * 4)], 1, 8)
+        assert found["instructions"] == pytest.approx(24 / together * 8 * 400 / 4 / 1755)
+        assert found["bytes"] == pytest.approx(64 * 3072 * 2 / 3.35e12 * 1e6)
 
 
 def test_sectors_of_rows_that_begin_anywhere():
     assert sectors(128, 32) == 4
     assert sectors(128, 2) == 4 + 30 / 32
     assert sectors(2, 2) == 1
-    even, odd = (launch_times(job("pool", P=P), [], 32)["sectors"] / P for P in (3072, 3071))
+    tiles = {3072: {"K": 1, "T": 16, "V": 8}, 3071: {"K": 1, "T": 32, "V": 1}}  # two of these in a program
+    even, odd = (launch_times(cut(job("pool", P=P), **how), [], 32, 12)["sectors"] / P for P, how in tiles.items())
     assert 1.1 < odd / even < 1.5
-    even, odd = (launch_times(job("pool", P=P, last=True), [], 32)["sectors"] / P for P in (3072, 3071))
+    even, odd = (launch_times(job("pool", P=P, last=True), [], 32, 12)["sectors"] / P for P in (3072, 3071))
     assert odd == pytest.approx(even, rel=0.01)
 
 
 def test_a_warp_over_many_rows_takes_many_clocks():
     """One access finds four lines a clock."""
-    assert wavefronts(plans.plan(8, 64, 65 * 65, 2, False), 2, 2) == 1
-    few = plans.plan(8, 2048, 17 * 13, 2, False, False)
-    assert few.BP == 1
-    assert wavefronts(few, 2, 2) == 32 / 4
+    assert wavefronts(job("pool", 64, 65 * 65), 2) == 1
+    assert wavefronts(cut(job("grad_pool", 2048, 17 * 13, backward=True), K=1, T=1, V=1), 2) == 32 / 4
 
 
 def test_loops_are_read_from_the_disassembly():

@@ -1,5 +1,7 @@
 """What tests of several implementations share. Kernel tests without a GPU run in Triton's interpreter."""
 
+import dataclasses
+from contextlib import contextmanager
 from functools import cache
 from types import SimpleNamespace
 
@@ -66,6 +68,109 @@ def assert_near():
             assert (one - truth).abs().max() <= 2 * (theirs - truth).abs().max() + rounding + dust
 
     return assert_near
+
+
+@pytest.fixture(scope="session")
+def steps():
+    """The paper's formulas step by step, in float64, with every vector by its letter in psa/tiles.py.
+
+    Takes a map [B, C, P], weights by the names of launch.PARAMETERS, form and layout; gives out and the vectors.
+    """
+
+    def steps(x, W, form, layout, scale):
+        paper, sequence = form == "paper", layout == "sequential"
+
+        def bias(name):
+            return W[name] if paper else 0.0
+
+        a = torch.softmax(torch.einsum("c,bcp->bp", W["W_q"], x), 1)
+        one = {"c": torch.einsum("bp,bcp->bc", a, x), "m": x.mean(2)}
+        one["v"] = one["c"] @ W["W_v"].T + bias("b_v")
+        one["z"] = one["v"] @ W["W_z"].T + bias("b_z")
+        one["n"] = one["z"]
+        if paper:
+            one["zhat"] = torch.layer_norm(one["z"], one["z"].shape[1:])
+            one["n"] = one["zhat"] * W["ln_weight"] + W["ln_bias"]
+        one["g"] = torch.sigmoid(one["n"])
+        one["y"] = one["g"] * one["m"] if sequence else one["m"] * 1.0
+        one["q"] = one["y"] @ W["W_q2"].T + bias("b_q2")
+        one["t"] = torch.softmax(one["q"], 1) if paper else one["q"] * 1.0
+        one["u"] = one["t"] @ W["W_v2"]
+        one["beta"] = one["t"] @ W["b_v2"] if paper else torch.zeros_like(one["t"][:, 0])
+        gated = one["u"] * one["g"] if sequence else one["u"]
+        e = torch.einsum("bc,bcp->bp", gated, x) + one["beta"][:, None]
+        one["e"] = e
+        s = torch.sigmoid(e if paper else torch.softmax(e, 1))[:, None]
+        g = one["g"][:, :, None]
+        return scale * (x * g * s if sequence else x * g + x * s), one
+
+    return steps
+
+
+@pytest.fixture(scope="session")
+def weights_of():
+    """Weights of an operator call by name, in float64."""
+
+    def weights_of(channels, form, device):
+        from polarpix.psa import launch
+
+        C, h = channels, channels // 2
+        shapes = {"W_q": (C,), "W_v": (h, C), "W_z": (C, h), "W_q2": (h, C), "W_v2": (h, C)}
+        shapes |= dict.fromkeys(("b_v", "b_q2", "b_v2"), (h,)) | dict.fromkeys(("b_z", "ln_weight", "ln_bias"), (C,))
+        generator = torch.Generator().manual_seed(channels)
+        return {
+            name: torch.randn(shapes.get(name, (1,)), generator=generator, dtype=torch.float64).to(device)
+            for name in launch.PARAMETERS[form]
+        }
+
+    return weights_of
+
+
+@pytest.fixture
+def shared(monkeypatch):
+    """Has so many programs share a sample between the passes, with blocks so small that each takes several."""
+
+    def shared(together, small):
+        from polarpix.psa import launch
+
+        def plan(*args):
+            one = real(*args)
+            tiles = dataclasses.replace(one.first, K=2, T=4, V=1)
+            return dataclasses.replace(one, first=tiles, second=tiles, S=together, BR=2, BZ=2, BU=4, BS=2, small=small)
+
+        real = launch.plan
+        monkeypatch.setattr(launch, "plan", plan)
+
+    return shared
+
+
+@pytest.fixture(scope="session")
+def stages_at():
+    """Has the interpreter launch a kernel once with all its stages, or once for each; notes what it was given, and at
+    which stages it began.
+    """
+
+    @contextmanager
+    def stages_at(kernel, stages, once):
+        from triton.runtime import interpreter
+
+        given, begun = [], []
+        call = interpreter.GridExecutor.__call__
+
+        def anew(self, *args, **more):
+            if self.fn.__name__ != kernel:
+                call(self, *args, **more)
+            elif not more["BEGIN"]:
+                given.append(dict(zip(self.arg_names, args, strict=False)))
+                for begin in [0] if once else range(stages):
+                    begun.append(begin)
+                    call(self, *args, **more | {"BEGIN": begin, "END": stages if once else begin + 1})
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(interpreter.GridExecutor, "__call__", anew)
+            yield given, begun
+
+    return stages_at
 
 
 @pytest.fixture

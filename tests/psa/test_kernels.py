@@ -1,5 +1,6 @@
 """What the kernels do to memory: how often they read and write a map, and where they look for it."""
 
+import dataclasses
 from collections import Counter
 
 import numpy as np
@@ -8,7 +9,7 @@ import torch
 import triton
 import triton.language as tl
 
-from polarpix.psa import PolarizedSelfAttention, plans
+from polarpix.psa import PolarizedSelfAttention, launch, plans
 from polarpix.psa.tiles import offsets
 
 
@@ -23,8 +24,9 @@ def elements(monkeypatch):
     def counting(self, *args, **more):
         name = self.fn.__name__
         if name in ("load_tile", "store_tile"):
-            p, P, C = args[-7:-4] if name == "load_tile" else args[-6:-3]
-            seen[name] += int((p.handle.data < value(P)).sum()) * value(C)
+            given = dict(zip(self.arg_names, args, strict=True))
+            C, K, T, V, p0, last = (value(given[one]) for one in ("C", "K", "T", "V", "p0", "last"))
+            seen[name] += max(0, min(K * T * V, last - p0)) * C
         return call(self, *args, **more)
 
     monkeypatch.setattr(interpreter.InterpretedFunction, "__call__", counting)
@@ -37,25 +39,37 @@ def value(number):
     return int(getattr(number, "value", number))
 
 
+@pytest.fixture(params=["one program", "programs that share", "splits"])
+def _cut(request, monkeypatch):
+    """A sample whose second pass one program makes, or two that share it; or one that is cut into splits."""
+
+    def plan(*args):
+        one = real(*args)
+        tiles = dataclasses.replace(one.first, K=1, T=8, V=1)
+        one = dataclasses.replace(one, first=tiles, second=tiles, small=request.param != "splits")
+        return dataclasses.replace(one, S=2, BR=2, BZ=2, BU=2) if request.param == "programs that share" else one
+
+    real = launch.plan
+    monkeypatch.setattr(launch, "plan", plan)
+    monkeypatch.setattr(plans.Plan, "split", lambda one, *_: (4, -(-one.P // (4 * 8))))
+
+
 @pytest.mark.interpreter
-@pytest.mark.parametrize("cut", [False, True], ids=["one launch", "splits"])
 @pytest.mark.parametrize("layout", ["parallel", "sequential"])
-def test_three_passes_forward_and_five_backward(elements, layout, cut, monkeypatch):
-    if cut:
-        monkeypatch.setattr(plans, "SMALL", 0)
-    plans.plan.cache_clear()
+@pytest.mark.usefixtures("_cut")
+def test_three_passes_forward_and_five_backward(elements, layout):
     x = torch.randn(2, 6, 9, 13, requires_grad=True)
     out = PolarizedSelfAttention(6, layout, impl="fused")(x)
     assert elements == {"load_tile": 2 * x.numel(), "store_tile": x.numel()}
     elements.clear()
     out.sum().backward()
     assert elements == {"load_tile": 4 * x.numel(), "store_tile": x.numel()}
-    plans.plan.cache_clear()
 
 
 @pytest.mark.interpreter
+@pytest.mark.usefixtures("_cut")
 def test_released_form_reads_once_more(elements):
-    x = torch.randn(1, 6, 5, 3)
+    x = torch.randn(1, 6, 5, 13)
     PolarizedSelfAttention(6, form="released", impl="fused")(x)
     assert elements == {"load_tile": 3 * x.numel(), "store_tile": x.numel()}
 

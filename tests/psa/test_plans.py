@@ -14,29 +14,64 @@ from polarpix.psa.plans import REGISTERS, plan
     itemsize=st.sampled_from([2, 4, 8]),
     last=st.booleans(),
     d_last=st.sampled_from([None, False, True]),
+    programs=st.integers(1, 2000),
 )
-def test_plans_cover_every_pixel_once(B, half, P, itemsize, last, d_last):
+def test_plans_cover_every_pixel_once(B, half, P, itemsize, last, d_last, programs):
     one = plan(B, 2 * half, P, itemsize, last, d_last)
-    per_split = one.tiles * one.BP
-    assert (one.splits - 1) * per_split < P <= one.splits * per_split
-    per_part = one.part_tiles * one.BP
-    assert (one.parts - 1) * per_part < P <= one.parts * per_part
-    assert min(P, one.C) <= per_part
+    for kernel in ("pool", "scale") if d_last is None else ("grad_pool", "grad_input"):
+        tiles = one.tiles_of(kernel)
+        each, splits = one.split(kernel, B, programs)
+        assert (splits - 1) * each * tiles.BP < P <= splits * each * tiles.BP
+        held = one.BC * tiles.BP
+        assert held <= 32 * tiles.warps * 64  # by threads
+    assert P <= one.S * one.share_tiles * one.second.BP < P + one.S * one.second.BP
     assert one.BC >= one.C
     assert P % one.VEC == 0
-    for size in (one.BC, one.BP, one.BR, one.BS, one.warps):
+    cuts = [n for tiles in (one.first, one.second) for n in (tiles.K, tiles.T, tiles.V, tiles.warps)]
+    for size in (one.BC, one.S, one.BR, one.BZ, one.BU, one.BS, one.gate_warps, *cuts):
         assert size & (size - 1) == 0
         assert size > 0
-    assert one.BC * one.BP <= 16384
-    assert one.warps <= 16
+    rows, columns = one.BC, max(16, one.BC // one.S)
+    weights = max(one.BR * rows, one.BZ * rows // 2, one.BU * columns, one.BS * columns)
+    assert weights <= 32 * one.gate_warps * 128
+    assert max(one.first.warps, one.second.warps, one.gate_warps) <= 16
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    B=st.integers(1, 256),
+    half=st.integers(1, 1024),
+    P=st.integers(1, 200_000),
+    paper=st.booleans(),
+    multiprocessors=st.integers(1, 200),
+)
+def test_programs_that_wait_for_each_other_find_room(B, half, P, paper, multiprocessors):
+    """Of one sample no more than there are multiprocessors; of all together too, if there are not more samples."""
+    one = plan(B, 2 * half, P, 2, False, None, paper, multiprocessors)
+    together = one.S
+    assert together <= multiprocessors
+    assert B * together <= max(B, multiprocessors)
+    rows = max(2 * one.BR, one.BZ)
+    assert rows <= max(16, one.BC // together)  # channels of each
+    assert one.split("pool", B)[0] == one.share_tiles or not one.small
+
+
+@settings(max_examples=200, deadline=None)
+@given(B=st.integers(1, 64), P=st.integers(1 << 16, 200_000), programs=st.integers(1, 2000))
+def test_a_pass_is_shared_by_as_many_as_have_room(B, P, programs):
+    """No more than these, if there are so many samples; and as few tiles each as that allows."""
+    one = plan(B, 64, P, 2, True)
+    tiles, splits = one.split("pool", B, programs)
+    assert splits <= max(1, programs // B)
+    pieces = -(-P // one.first.BP)
+    assert tiles == 1 or -(-pieces // (tiles - 1)) > max(1, programs // B)
 
 
 @settings(max_examples=200, deadline=None)
 @given(half=st.integers(1, 1024), P=st.integers(1, 200_000), itemsize=st.sampled_from([2, 4]), last=st.booleans())
 def test_registers_at_will_are_what_a_multiprocessor_has(half, P, itemsize, last):
     one = plan(8, 2 * half, P, itemsize, last, last)
-    for name in ("pool", "scale", "logits", "gate", "grad_pool", "grad_gate", "grad_input", "forward_small",
-                 "backward_small", "grad_weight"):  # fmt: skip
+    for name in ("pool", "gate", "scale", "grad_pool", "grad_gate", "grad_input", "grad_weight"):
         usual, more = one.options(name), one.options(name, at_will=True)
         assert more["num_warps"] == usual["num_warps"]
         assert more["maxnreg"] == min(255, REGISTERS // (32 * more["num_warps"]))
@@ -44,10 +79,10 @@ def test_registers_at_will_are_what_a_multiprocessor_has(half, P, itemsize, last
 
 
 def test_a_row_that_begins_anywhere_is_taken_in_whole_sectors():
-    """Of an odd contiguous map a program takes at least 32 bytes of each row, where there are so many."""
+    """Of an odd contiguous map a program takes at least 32 bytes of each row; small samples have no such rows."""
     for C in (2, 48, 512, 2048):
         for itemsize in (2, 4):
             for d_last in (None, False):
                 one = plan(64, C, 65 * 65, itemsize, False, d_last)
-                assert one.tiles * one.BP * itemsize >= 32
-    assert plan(1, 2048, 5, 2, False).tiles * plan(1, 2048, 5, 2, False).BP >= 5
+                for kernel in ("pool", "scale"):
+                    assert one.split(kernel, 64, 1 << 20)[0] * one.tiles_of(kernel).BP * itemsize >= 32
