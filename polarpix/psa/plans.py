@@ -9,7 +9,7 @@ from typing import Any
 import torch
 import triton
 
-__all__ = ["MIXED", "SMALL", "Plan", "plan"]
+__all__ = ["MIXED", "MULTIPROCESSORS", "REGISTERS", "SMALL", "Plan", "plan"]
 
 SMALL = 1 << 16  # elements of a sample of many channels whose second pass the programs that make its gates do
 CACHED = 96 << 20  # bytes of a map of which the cache of an H200 keeps a good part from pass to pass
@@ -152,13 +152,13 @@ def plan(
     first, second = (lay_out(*way, BC, P, itemsize, last, aligned) for way in kinds)
 
     # Between the passes: of many channels one program for each 64, 32 or 16, of few ones one; in the released form,
-    # where they read the map, as many as have room. Programs of 128 threads have room twice, whatever they need.
-    S = power(2 * multiprocessors / B)
+    # where they read the map, as many as have room: twice if they have 128 threads, whatever registers they need.
+    gate_warps = second.warps if small else 4 if paper else 8
+    S = power((2 if gate_warps <= 4 else 1) * multiprocessors / B)
     if paper:
         S = min(S, 1 if BC < MANY else BC // 64 if small else BC // 32 if BC == MANY else BC // 16)
     S = max(1, min(S, MOST_TOGETHER[paper]))
     BH, BCS = BC // 2, max(BC // S, 16)
-    gate_warps = second.warps if small else 4 if paper else 8
     block = 32 * gate_warps * (32 if itemsize > 2 else 64)  # a map of float32 has weights of float32
     BR, BZ, BU = (max(1, min(most, block // n)) for most, n in ((BCS // 2, BC), (BCS, BH), (BH, BCS)))
     BS = min(power(2 * S - 1), max(1, block // BC)) if small else max(1, min(256, block // BCS))

@@ -124,13 +124,16 @@ def test_stages_are_launches_where_programs_do_not_run_at_once(monkeypatch):
 
 
 @pytest.mark.parametrize(("registers", "room"), [(64, 8), (128, 4), (255, 2)])
+@pytest.mark.parametrize("waves", [1, 3])
 @pytest.mark.usefixtures("_device")
-def test_so_many_programs_share_a_pass_as_find_room(registers, room):
-    """With 128 threads each: none waits for its turn, and none is left out but for the last tiles."""
-    one = plans.plan(8, 64, 640 * 480, 2, False)
-    assert one.options("scale")["num_warps"] == 4
+def test_so_many_programs_share_a_pass_as_find_room(registers, room, waves):
+    """With 128 threads each: none waits for its turn, and none is left out but for the last tiles; or as many more as
+    the plan has waves.
+    """
+    one = plans.plan(8, 256, 640 * 480, 2, True)
+    one = dataclasses.replace(one, second=dataclasses.replace(one.second, warps=4, waves=waves))
     step = launch.settle(one, 8, Kernel(registers=registers), ("x", "out"), {"BS": 4})
-    assert 0.9 * room * 132 < 8 * step.splits <= room * 132
+    assert 0.9 * waves * room * 132 < 8 * step.splits <= waves * room * 132
 
 
 @pytest.mark.parametrize(
