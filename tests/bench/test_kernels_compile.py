@@ -11,7 +11,7 @@ import pytest
 
 from polarpix.bench.kernels_compile import occupancy, widest, widths
 from polarpix.bench.kernels_jobs import CARDS, GRID, KINDS, LAUNCHES, MAPS, fingerprint, jobs
-from polarpix.psa.plans import SMALL
+from polarpix.psa.plans import plan
 
 RECORD = Path(__file__).parents[2] / "benchmarks" / "results" / "kernels_static.json"
 PROGRAM = """
@@ -53,7 +53,7 @@ def check(one):
     assert one["spilled"] == 0, one
     assert 0 < one["registers"] <= 255
     assert 0 < one["occupancy"] <= 1
-    small = one["channels"] * one["pixels"] <= SMALL
+    small = plan(1, one["channels"], one["pixels"], 2, False).small
     (moves,) = (
         step
         for step in LAUNCHES

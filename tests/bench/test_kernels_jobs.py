@@ -40,10 +40,11 @@ def test_each_kernel_once():
 
 
 def test_programs_that_share_a_sample_are_as_many_as_the_card_has_room_for():
-    """Of 32 samples two programs each on 108 multiprocessors, four on 132."""
-    for card, together in zip(CARDS, (2, 4, 4, 4), strict=True):
-        found = {job.plan.S for job in jobs({"bf16": [(32, 512, 64, 48)]}, [card]) if job.step.shared}
-        assert found == {together}
+    few, many = (
+        {job.plan.S for job in jobs({"bf16": [(32, 512, 64, 48)]}, [card]) if job.step.shared}
+        for card in (dataclasses.replace(CARDS[0], multiprocessors=count) for count in (32, 1024))
+    )
+    assert max(few) < min(many)
 
 
 @pytest.fixture

@@ -1,5 +1,6 @@
 """How many launches a call takes, and with which options."""
 
+import dataclasses
 from collections import Counter
 from types import SimpleNamespace
 
@@ -46,7 +47,7 @@ def test_three_launches_forward_and_four_backward(launched, form, layout, cut, m
 class Kernel:
     """Stands in for a kernel that puts something aside unless it is told its registers."""
 
-    __name__ = "scale"
+    __name__ = "pool"
 
     def __init__(self, spills=0, registers=64, stages=False):
         self.arg_names = ("x", "out", "BS", *(("SMALL", "BEGIN", "END") if stages else ()))
@@ -89,7 +90,7 @@ def test_a_kernel_that_spills_gets_more_registers(spills):
     one = plans.plan(8, 64, 3072, 2, False)
     kernel = Kernel(spills)
     step = launch.settle(one, 8, kernel, ("x", "out"), {"BS": 4})
-    usual, more = one.options("scale"), one.options("scale", at_will=True)
+    usual, more = one.options("pool"), one.options("pool", at_will=True)
     assert "maxnreg" not in usual
     assert kernel.compiled == [{"BS": 4} | options for options in ([usual, more] if spills else [usual])]
     assert step.options == (more if spills else usual)
@@ -107,7 +108,7 @@ def test_a_compiled_kernel_takes_its_constants_by_place():
     step(GRID, None, "x", "out")
     assert kernel.launched == [
         (GRID, ("x", "out", 4, False, 0, 3), "as compiled"),
-        (GRID, ("x", "out"), constants | one.options("scale")),
+        (GRID, ("x", "out"), constants | one.options("pool")),
     ]
 
 

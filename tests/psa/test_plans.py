@@ -3,6 +3,7 @@
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from polarpix.psa.launch import residents
 from polarpix.psa.plans import REGISTERS, plan
 
 
@@ -46,13 +47,12 @@ def test_plans_cover_every_pixel_once(B, half, P, itemsize, last, d_last, progra
     multiprocessors=st.integers(1, 200),
 )
 def test_programs_that_wait_for_each_other_find_room(B, half, P, paper, multiprocessors):
-    """Of one sample no more than there are multiprocessors; of all together too, if there are not more samples."""
+    """Those of one sample all at once, on any device, with as many registers as they may take: else they would wait for
+    ever.
+    """
     one = plan(B, 2 * half, P, 2, False, None, paper, multiprocessors)
-    together = one.S
-    # a program of 128 threads takes at most half of a multiprocessor's registers
-    room = (2 if one.gate_warps <= 4 else 1) * multiprocessors
-    assert together <= room
-    assert B * together <= max(B, room)
+    options, together = one.options("gate"), one.S
+    assert together <= multiprocessors * residents(options.get("maxnreg", 255), 32 * options["num_warps"], 0)
     rows = max(2 * one.BR, one.BZ)
     assert rows <= max(16, one.BC // together)  # channels of each
     assert one.split("pool", B)[0] == one.share_tiles or not one.small
