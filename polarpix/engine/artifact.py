@@ -44,14 +44,14 @@ def write_text(path: Path, text: str) -> None:
 
 def commit() -> str:
     """The commit of the source tree the package runs from, with "+" if it was changed; "" outside a checkout."""
-    folder = Path(__file__).resolve().parent
+    folder = Path(__file__).resolve().parents[1]  # the whole package
 
     def git(*arguments: str) -> str:
         done = subprocess.run(["git", *arguments], cwd=folder, capture_output=True, text=True, check=False)
         return done.stdout.strip() if done.returncode == 0 else ""
 
     try:
-        tracked = git("ls-files", "--error-unmatch", Path(__file__).name)
+        tracked = git("ls-files", "--error-unmatch", "__init__.py")
         head = git("rev-parse", "--short=12", "HEAD") if tracked else ""
         return head + ("+" if head and git("status", "--porcelain", "--untracked-files=no", ".") else "")
     except FileNotFoundError:

@@ -167,6 +167,10 @@ def input_share(
             de = sigma * (de - shift)
         a = tl.where(p < last, tl.exp(q - a_top) / a_total, 0.0)
         dr = a * (dq - dc_c)
+        if BC >= 2048:  # both tiles once more, from the nearest cache: there are no registers to keep them until here
+            tl.debug_barrier()
+            tile = load_tile(x, p0, last, P, C, BC, K, T, V, LAST, WIDE, False).to(ACC)
+            dout = load_tile(d, p0, last, P, C, BC, K, T, V, D_LAST, WIDE, False).to(ACC)
         part += fold(tile * dr)
         if SEQ:
             dout *= g * s

@@ -143,7 +143,7 @@ class Step:
             self.compiled[grid](*args, *self.fixed, stream=stream)
         elif self.stages and interpreted():
             for stage in range(self.stages):
-                self.kernel[grid](*args, **self.constants | {"BEGIN": stage, "END": stage + 1})
+                self.kernel[grid](*args, **{**self.constants, "BEGIN": stage, "END": stage + 1})
         else:
             self.kernel[grid](*args, **self.constants, **self.options)
 

@@ -19,6 +19,7 @@ MULTIPROCESSORS = 132  # where there is no device to ask
 SECTOR = 16  # numbers of 16 bits in the least that memory gives
 REGISTERS = 1 << 16  # of a multiprocessor
 MANY = 256  # channels whose matrices are shared by the programs of a sample
+MOST = 1024  # channels from which a program has 512 threads, of 128 registers
 MOST_TOGETHER = {True: 32, False: 128}  # programs that share a sample between the passes, by paper form
 
 
@@ -144,11 +145,12 @@ def plan(
     inner = 16 // itemsize
     together = next(n for n in (inner, 4, 2, 1) if n <= inner and P % n == 0)
     VEC = 1 if last and D_LAST else together  # where no map is contiguous nothing depends on it: one kernel less
-    aligned = last or inner == together
+    aligned = inner == together or (last and D_LAST)
     BC = max(16, triton.next_power_of_2(C))
-    # A sample of few channels is shared better by passes of their own, unless it is very small.
-    small = C * P <= SMALL and (BC >= MANY or C * P <= SMALL // 8)
-    kinds = of_small(BC, backward) if small else of_map(BC, last, aligned, backward)
+    # A sample of few channels is shared better by passes of their own, unless it is very small; of very many channels
+    # a program has no registers for all that a small sample asks of it.
+    small = BC < MOST and C * P <= SMALL and (BC >= MANY or C * P <= SMALL // 8)
+    kinds = of_small(BC, aligned, backward) if small else of_map(BC, last, aligned, backward)
     first, second = (lay_out(*way, BC, P, itemsize, last, aligned) for way in kinds)
 
     # Between the passes: of many channels one program for each 64, 32 or 16, of few ones one; in the released form,
@@ -175,7 +177,7 @@ Way = tuple[int, int, bool, int]
 
 def of_map(BC: int, last: bool, aligned: bool, backward: bool) -> tuple[Way, Way]:
     """The passes over a map of which each has launches of its own."""
-    if last:  # a warp reads whole pixels, and few of its threads hold the same channels
+    if last and aligned:  # a warp reads whole pixels, and few of its threads hold the same channels
         few, many = (2 if BC <= 64 else max(4, BC // 256)), min(16, max(8, BC // 64))
         if backward:
             return (few, 32, True, 1), (few, 32, True, 1) if BC <= MANY else (many, 16, True, 1)
@@ -183,17 +185,18 @@ def of_map(BC: int, last: bool, aligned: bool, backward: bool) -> tuple[Way, Way
     if aligned:  # a row of a tile should fill 128 bytes
         warps = min(16, max(2, BC // 32)) if BC <= MANY else min(16, BC // 64)
         if backward:
-            return (warps, 32, False, 3), (min(4, warps) if BC <= MANY else warps, 32, BC > MANY, 3)
+            second = (4, 32, False, 3) if BC == MANY else (warps, 32 if BC < MOST else 16, BC == 512, 3)
+            return (warps, 32, False, 3), second
         return (warps, 64, False, 1), (warps, 64, False, 3)
     warps = max(4, min(16, BC // 64))  # every number has an address of its own
     if backward:
-        return (warps, 16, False, 1), (warps, 16, True, 8)
-    return (warps, 16, True, 1), (warps, 32, True, 8)
+        return (warps, 16, False, 1), (warps, 16 if BC < MOST and not last else 8, not last, 8)
+    return (warps, 16, True, 1), (warps, 32 if BC < MOST else 16, True, 8)
 
 
-def of_small(BC: int, backward: bool) -> tuple[Way, Way]:
+def of_small(BC: int, aligned: bool, backward: bool) -> tuple[Way, Way]:
     """The passes over a small sample, of which the second belongs to the programs between them."""
-    way = (min(16, max(4, BC // 128)), 32 if backward else 64, True, 1)
+    way = (min(16, max(4, BC // 128)), 16 if not aligned else 32 if backward else 64, True, 1)
     return way, way
 
 

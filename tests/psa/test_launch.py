@@ -131,7 +131,7 @@ def test_so_many_programs_share_a_pass_as_find_room(registers, room, waves):
     """With 128 threads each: none waits for its turn, and none is left out but for the last tiles; or as many more as
     the plan has waves.
     """
-    one = plans.plan(8, 256, 640 * 480, 2, True)
+    one = plans.plan(8, 256, 1280 * 960, 2, True)
     one = dataclasses.replace(one, second=dataclasses.replace(one.second, warps=4, waves=waves))
     step = launch.settle(one, 8, Kernel(registers=registers), ("x", "out"), {"BS": 4})
     assert 0.9 * waves * room * 132 < 8 * step.splits <= waves * room * 132
