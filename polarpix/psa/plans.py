@@ -90,13 +90,13 @@ class Plan:
 
     def split(self, kernel: str, B: int, programs: int = PROGRAMS) -> tuple[int, int]:
         """Tiles of a program and programs of a sample, where a device has room for so many programs of B samples."""
-        BP = self.tiles_of(kernel).BP
-        pieces = triton.cdiv(self.P, BP)
+        tiled = self.tiles_of(kernel)
+        pieces = triton.cdiv(self.P, tiled.BP)
         if self.small:
             tiles = triton.cdiv(pieces, self.S)
         else:
-            least = 1 if self.aligned else triton.cdiv(SECTOR, BP)  # as a row begins anywhere in a sector
-            tiles = max(min(least, pieces), triton.cdiv(pieces, max(1, self.tiles_of(kernel).waves * programs // B)))
+            least = 1 if self.aligned else triton.cdiv(SECTOR, tiled.BP)  # as a row begins anywhere in a sector
+            tiles = max(min(least, pieces), triton.cdiv(pieces, max(1, tiled.waves * programs // B)))
         return tiles, triton.cdiv(pieces, tiles)
 
     def options(self, kernel: str, at_will: bool = False) -> dict[str, int]:

@@ -132,7 +132,7 @@ def test_so_many_programs_share_a_pass_as_find_room(registers, room, waves):
     the plan has waves.
     """
     one = plans.plan(8, 256, 1280 * 960, 2, True)
-    one = dataclasses.replace(one, second=dataclasses.replace(one.second, warps=4, waves=waves))
+    one = dataclasses.replace(one, first=dataclasses.replace(one.first, warps=4, waves=waves))
     step = launch.settle(one, 8, Kernel(registers=registers), ("x", "out"), {"BS": 4})
     assert 0.9 * waves * room * 132 < 8 * step.splits <= waves * room * 132
 
