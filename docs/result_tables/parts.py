@@ -20,7 +20,9 @@ def grid(head: list[str], rows: list[list[str]]) -> list[str]:
 def where(file: str, record: Record) -> str:
     """The conditions of a benchmark in one sentence."""
     told = record["conditions"]
-    machine = f"{told['device']} ({told['cpu']}, {told['threads']} threads)" if told["device"] == "cpu" else told["gpu"]
+    machine = (
+        f"{told['device']} ({told['cpu']}, {told['threads']} threads)" if told["device"] == "cpu" else told["device"]
+    )
     return (
         f"`{record['command']}` on {machine}, {record['protocol']['dtype']}, torch {told['torch']}, "
         f"at `{told['commit']}`, load before {told['load_before']}: `{file}`."

@@ -6,9 +6,13 @@ from result_tables.parts import Kinds, Record, Records, benchmarks, grid, where
 
 __all__ = ["tables"]
 
+WAYS = {"eager": "eager", "graph": "graph", "compiled": "torch.compile", "compiled_graph": "the same in a graph"}
+
 
 def blocks(file: str, record: Record) -> list[str]:
     """Polarized self-attention in every implementation over all shapes: forward, and forward with backward."""
+    if record["protocol"]["device"] != "cpu":
+        return on_a_gpu(file, record)
     found: dict[tuple[str, str], dict[str, Record]] = {}
     for mean in record["tables"]["means"]:
         if mean["way"] == "eager":
@@ -24,6 +28,25 @@ def blocks(file: str, record: Record) -> list[str]:
     head = ["block", "memory format"]
     head += [f"{mode}: {column}" for mode in ("fwd", "fwd+bwd") for column in ("mean", "least", "time/limit, large")]
     return [f"### The block, {record['conditions']['device']}", "", where(file, record), "", *grid(head, rows)]
+
+
+def on_a_gpu(file: str, record: Record) -> list[str]:
+    """Every block on every shape in microseconds: called eagerly and in a CUDA graph, by itself and compiled."""
+    rows = []
+    for one in record["tables"]["rows"]:
+        label = f"{one['block']}:{one['impl']}" if one["impl"] else one["block"]
+        times = {way: 1e3 * spread["median"] for way, spread in one["times"].items()}
+        limit = 1e3 * one["limit_ms"]
+        cells = ["x".join(map(str, one["shape"])), one["mode"], one["memory_format"], label, f"{limit:.3g}"]
+        cells += [f"{times[way]:.3g}" if way in times else "–" for way in WAYS]
+        cells += [f"{times['graph'] / limit:.2f}" if "graph" in times else "–", f"{one['peak_maps']:.3g}"]
+        rows.append(cells)
+    head = ["B, C, H, W", "mode", "memory format", "block", "limit", *WAYS.values(), "graph/limit", "peak maps"]
+    device = record["conditions"]["device"]
+    text = (
+        "Microseconds, medians. Limit: 3 passes over the map forward, 8 with the backward, at the rate of a large copy."
+    )
+    return [f"### The block, {device}", "", where(file, record), "", text, "", *grid(head, rows)]
 
 
 def networks(file: str, record: Record) -> list[str]:

@@ -11,8 +11,8 @@ def test_benchmarks_come_in_the_order_of_their_kinds() -> None:
 
 
 def test_conditions_are_one_sentence() -> None:
-    told = {"device": "cuda", "gpu": "H100", "torch": "9", "commit": "abc", "load_before": 0.1}
+    told = {"device": "NVIDIA H100", "torch": "9", "commit": "abc", "load_before": 0.1}
     record = {"command": "run it", "seed": 3, "conditions": told, "protocol": {"dtype": "bf16"}}
-    assert where("b.json", record) == "`run it` on H100, bf16, torch 9, at `abc`, load before 0.1: `b.json`."
-    assert made_by("b.json", record) == "`run it` on cuda, seed 3, at `abc`: `b.json`."
+    assert where("b.json", record) == "`run it` on NVIDIA H100, bf16, torch 9, at `abc`, load before 0.1: `b.json`."
+    assert made_by("b.json", record) == "`run it` on NVIDIA H100, seed 3, at `abc`: `b.json`."
     assert grid(["a", "b"], [["1", "2"]]) == ["| a | b |", "| --- | --- |", "| 1 | 2 |", ""]

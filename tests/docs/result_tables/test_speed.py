@@ -13,7 +13,7 @@ def test_benchmarks_become_rows() -> None:
     ]
     ratio = {"median": 1.0812, "low": 1.07, "high": 1.1}
     row = {"network": "net", "mode": "infer", "batch": 1, "variant": "se", "ratio": {"eager": ratio}}
-    base = {"command": "polarpix bench", "conditions": CONDITIONS, "protocol": {"dtype": "fp32"}}
+    base = {"command": "polarpix bench", "conditions": CONDITIONS, "protocol": {"device": "cpu", "dtype": "fp32"}}
     text = tables(
         {
             "b.json": base | {"kind": "bench block", "tables": {"means": means}},
@@ -25,3 +25,22 @@ def test_benchmarks_become_rows() -> None:
     assert "| psa_p:loops | contiguous | 12.3 | 7 | 3.5 | – | 6 | 9 |" in text
     assert "| net | infer | 1 | eager | se | 1.081 | 1.070 .. 1.100 | 10.5 |" in text
     assert "on cpu (X, 2 threads), fp32, torch 9, at `abc`, load before 0.1: `b.json`." in text
+
+
+def test_on_a_gpu_every_shape_is_a_row() -> None:
+    row = {"shape": [2, 48, 5, 3], "mode": "fwd", "memory_format": "contiguous", "block": "psa_p", "impl": "fused"}
+    row |= {"limit_ms": 0.01, "peak_maps": 1.02, "times": {"eager": {"median": 0.1}, "graph": {"median": 0.0125}}}
+    text = tables(
+        {
+            "g.json": {
+                "kind": "bench block",
+                "command": "polarpix bench",
+                "conditions": CONDITIONS | {"device": "NVIDIA H200"},
+                "protocol": {"device": "cuda", "dtype": "bf16"},
+                "tables": {"means": [], "rows": [row, row | {"block": "se", "impl": None, "times": {}}]},
+            }
+        }
+    )
+    assert "| 2x48x5x3 | fwd | contiguous | psa_p:fused | 10 | 100 | 12.5 | – | – | 1.25 | 1.02 |" in text
+    assert "| 2x48x5x3 | fwd | contiguous | se | 10 | – | – | – | – | – | 1.02 |" in text
+    assert "on NVIDIA H200, bf16" in text
