@@ -28,7 +28,7 @@ from polarpix.bench.block_settings import DTYPES, FORMATS, SHAPES, parse_shapes
 from polarpix.bench.record import Record, choose, figure, finished, machine, markdown, record_path, write_record
 from polarpix.bench.timing import Candidate, captured, interleaved, measured_device, on
 from polarpix.errors import InputError
-from polarpix.psa import PolarizedSelfAttention, launch
+from polarpix.psa import PolarizedSelfAttention, steps
 from polarpix.report import Section, Table
 
 SEED = 0
@@ -93,17 +93,17 @@ class ChainRow:
 @contextmanager
 def noted() -> Iterator[list[Launch]]:
     """Notes the launches that happen inside."""
-    call, found = launch.Step.__call__, []
+    call, found = steps.Step.__call__, []
 
     def note(self: Any, grid: tuple[int, int, int], stream: int | None, *args: Any) -> None:
         call(self, grid, stream, *args)
         found.append(Launch(self, grid, stream is not None, args, call))
 
-    launch.Step.__call__ = note  # type: ignore[method-assign]
+    steps.Step.__call__ = note  # type: ignore[method-assign]
     try:
         yield found
     finally:
-        launch.Step.__call__ = call  # type: ignore[method-assign]
+        steps.Step.__call__ = call  # type: ignore[method-assign]
 
 
 def chain(block: torch.nn.Module, x: Tensor, d: Tensor) -> dict[str, list[Launch]]:

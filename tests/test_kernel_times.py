@@ -14,7 +14,7 @@ import torch
 from polarpix.bench.block_settings import SHAPES
 from polarpix.bench.timing import Samples
 from polarpix.errors import InputError
-from polarpix.psa import PolarizedSelfAttention, launch
+from polarpix.psa import PolarizedSelfAttention, steps
 
 SCRIPT = Path(__file__).resolve().parents[1] / "benchmarks" / "kernel_times.py"
 
@@ -36,9 +36,9 @@ def test_launches_are_noted_and_can_be_done_again(times: Any, kind: str) -> None
     form, layout = kind.split(":")
     block = PolarizedSelfAttention(4, layout, form, impl="fused")
     x = torch.randn(1, 4, 3, 5, requires_grad=True)
-    call = launch.Step.__call__
+    call = steps.Step.__call__
     found = times.chain(block, x, torch.randn_like(x))
-    assert launch.Step.__call__ is call
+    assert steps.Step.__call__ is call
     assert [one.name for one in found["forward"]] == ["pool", "gate"]
     assert [one.name for one in found["backward"]] == ["grad_pool", "grad_gate", "grad_weight"]
     out, dx = found["forward"][1].args[1], found["backward"][1].args[2]  # where the kernels of a small sample write
@@ -53,10 +53,10 @@ def test_launches_are_noted_and_can_be_done_again(times: Any, kind: str) -> None
 
 
 def test_what_raises_inside_leaves_launches_as_they_were(times: Any) -> None:
-    call = launch.Step.__call__
+    call = steps.Step.__call__
     with pytest.raises(ZeroDivisionError), times.noted():
         raise ZeroDivisionError
-    assert launch.Step.__call__ is call
+    assert steps.Step.__call__ is call
 
 
 @pytest.mark.interpreter

@@ -54,7 +54,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("",),  # the package itself, which fetches its names lazily
 )
 ONLY_IN = {
-    "triton": ("psa.tiles", "psa.kernels*", "psa.launch", "psa.plans", "bench.kernels*"),
+    "triton": ("psa.tiles", "psa.kernels*", "psa.launch", "psa.plans", "psa.steps", "bench.kernels*"),
     "pytorch_lightning": ("pose.task", "seg.task", "engine.*"),
     "lightning": (),
     "jsonargparse": ("pages",),

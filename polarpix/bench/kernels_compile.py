@@ -138,8 +138,8 @@ def compile_all(grid: Grid = GRID, cards: Sequence[Card] = CARDS, workers: int =
     Raises:
         InputError: Triton runs in its interpreter, which compiles nothing.
     """
-    from polarpix.psa import launch
+    from polarpix.psa.steps import interpreted
 
-    if launch.interpreted():
+    if interpreted():
         raise InputError("TRITON_INTERPRET is set, nothing would be compiled: unset it")
     return each(compiled, list(jobs(grid, cards)), workers, "kernel")

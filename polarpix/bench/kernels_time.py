@@ -127,13 +127,13 @@ def read(job: Job) -> tuple[list[Loop], int]:
     """The loops of a kernel over pixels, none where the code is not as it was expected; and how many of its programs a
     multiprocessor has room for, as the launch reckons. Many maps ask for the same.
     """
-    from polarpix.psa import launch
+    from polarpix.psa.steps import residents
 
     if job.compiled_for not in READ:
         chosen, made = settled(job)
         found = pixel_loops(tool("nvdisasm", made.asm["cubin"], "-g", "-c"))
         passes = job.step.reads // (2 if job.step.backward else 1)  # in the backward map and gradient in one loop
-        room = launch.residents(resources(made.asm["cubin"])[0], chosen.threads, made.metadata.shared)
+        room = residents(resources(made.asm["cubin"])[0], chosen.threads, made.metadata.shared)
         READ[job.compiled_for] = found if len(found) == passes else [], room
     return READ[job.compiled_for]
 

@@ -19,7 +19,7 @@ from torch.autograd import forward_ad
 from torch.nn import Parameter
 
 from polarpix.errors import InputError
-from polarpix.psa import launch
+from polarpix.psa import launch, steps
 
 __all__ = ["attend"]
 
@@ -42,7 +42,7 @@ def attend(
         return out
     if torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0:
         raise InputError("impl 'fused' has neither transforms of torch.func nor forward derivatives: use impl='auto'")
-    if not x.is_cuda and not launch.interpreted():
+    if not x.is_cuda and not steps.interpreted():
         raise InputError(f"impl 'fused' needs a CUDA device, the input is on {x.device}: use impl='auto'")
     if torch.is_grad_enabled():
         out = Attend.apply(x, form, layout, scale, *weights)

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from polarpix.errors import InputError
-from polarpix.psa import PolarizedSelfAttention, launch, plans
+from polarpix.psa import PolarizedSelfAttention, launch, plans, steps
 from polarpix.psa.block import _weights
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
@@ -260,7 +260,7 @@ def test_no_kernel_no_fused():
 
 def test_a_map_on_the_cpu_without_interpreter(monkeypatch):
     block = PolarizedSelfAttention(4, impl="fused")
-    monkeypatch.setattr(launch, "interpreted", lambda: False)
+    monkeypatch.setattr(steps, "interpreted", lambda: False)
     with pytest.raises(InputError, match="needs a CUDA device, the input is on cpu: use impl='auto'"):
         block(torch.zeros(1, 4, 3, 3))
 

@@ -1,8 +1,6 @@
-"""How many launches a call takes, and with which options."""
+"""How many launches a call takes, and what they are given."""
 
-import dataclasses
 from collections import Counter
-from types import SimpleNamespace
 
 import pytest
 import torch
@@ -44,106 +42,7 @@ def test_three_launches_forward_and_four_backward(launched, form, layout, cut, m
     plans.plan.cache_clear()
 
 
-class Kernel:
-    """Stands in for a kernel that puts something aside unless it is told its registers."""
-
-    __name__ = "pool"
-
-    def __init__(self, spills=0, registers=64, stages=False):
-        self.arg_names = ("x", "out", "BS", *(("SMALL", "BEGIN", "END") if stages else ()))
-        self.spills, self.registers, self.compiled, self.launched = spills, registers, [], []
-
-    def warmup(self, *args, grid, **options):
-        self.compiled.append(options)
-        spills = self.spills * ("maxnreg" not in options)
-        return Compiled(self, n_spills=spills, n_regs=self.registers, metadata=SimpleNamespace(shared=0))
-
-    def __getitem__(self, grid):
-        return lambda *args, **options: self.launched.append((grid, args, options))
-
-
-class Compiled(SimpleNamespace):
-    """What was made of it: it takes arguments by place alone."""
-
-    def __init__(self, kernel, **told):
-        super().__init__(kernel=kernel, _init_handles=lambda: None, **told)
-
-    def __getitem__(self, grid):
-        return lambda *args, stream=None: self.kernel.launched.append((grid, args, "as compiled"))
-
-
-@pytest.fixture
-def _device(monkeypatch):
-    """A device of 132 multiprocessors, without one."""
-    monkeypatch.setattr(launch, "interpreted", lambda: False)
-    monkeypatch.setattr(launch, "multiprocessors", lambda index: 132)
-    monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
-
-
-STREAM, GRID = 7, (3, 1, 1)
-
-
-@pytest.mark.parametrize("spills", [0, 2])
-@pytest.mark.usefixtures("_device")
-def test_a_kernel_that_spills_gets_more_registers(spills):
-    """It is compiled to see, before it is launched for the first time."""
-    one = plans.plan(8, 64, 3072, 2, False)
-    kernel = Kernel(spills)
-    step = launch.settle(one, 8, kernel, ("x", "out"), {"BS": 4})
-    usual, more = one.options("pool"), one.options("pool", at_will=True)
-    assert "maxnreg" not in usual
-    assert kernel.compiled == [{"BS": 4} | options for options in ([usual, more] if spills else [usual])]
-    assert step.options == (more if spills else usual)
-    assert not kernel.launched
-
-
-@pytest.mark.usefixtures("_device")
-def test_a_compiled_kernel_takes_its_constants_by_place():
-    """Where the arguments are as it was compiled for; else Triton looks at them anew."""
-    one = plans.plan(8, 64, 3072, 2, False)
-    kernel = Kernel(stages=True)
-    constants = {"END": 3, "BEGIN": 0, "BS": 4, "SMALL": one.small}
-    step = launch.settle(one, 8, kernel, ("x", "out"), {"BS": 4}, 3)
-    step(GRID, STREAM, "x", "out")
-    step(GRID, None, "x", "out")
-    assert kernel.launched == [
-        (GRID, ("x", "out", 4, False, 0, 3), "as compiled"),
-        (GRID, ("x", "out"), constants | one.options("pool")),
-    ]
-
-
-def test_stages_are_launches_where_programs_do_not_run_at_once(monkeypatch):
-    """In the interpreter programs that wait for each other would wait for ever."""
-    monkeypatch.setattr(launch, "interpreted", lambda: True)
-    one = plans.plan(8, 64, 3072, 2, False)
-    kernel = Kernel(stages=True)
-    launch.settle(one, 8, kernel, ("x", "out"), {"BS": 4}, 3)(GRID, None, "x", "out")
-    assert kernel.launched == [
-        (GRID, ("x", "out"), {"BS": 4, "SMALL": False, "BEGIN": stage, "END": stage + 1}) for stage in range(3)
-    ]
-    assert not kernel.compiled
-
-
-@pytest.mark.parametrize(("registers", "room"), [(64, 8), (128, 4), (255, 2)])
-@pytest.mark.parametrize("waves", [1, 3])
-@pytest.mark.usefixtures("_device")
-def test_so_many_programs_share_a_pass_as_find_room(registers, room, waves):
-    """With 128 threads each: none waits for its turn, and none is left out but for the last tiles; or as many more as
-    the plan has waves.
-    """
-    one = plans.plan(8, 256, 1280 * 960, 2, True)
-    one = dataclasses.replace(one, first=dataclasses.replace(one.first, warps=4, waves=waves))
-    step = launch.settle(one, 8, Kernel(registers=registers), ("x", "out"), {"BS": 4})
-    assert 0.9 * waves * room * 132 < 8 * step.splits <= waves * room * 132
-
-
-@pytest.mark.parametrize(
-    ("registers", "threads", "shared", "room"),
-    [(64, 128, 0, 8), (65, 128, 0, 7), (16, 128, 0, 16), (16, 1024, 0, 2), (255, 512, 0, 1), (32, 128, 100 << 10, 2)],
-)
-def test_what_a_multiprocessor_has_room_for(registers, threads, shared, room):
-    """Registers are given out by eights; threads, shared memory; one program always runs."""
-    assert launch.residents(registers, threads, shared) == room
+STREAM = 7
 
 
 def test_compiled_kernels_take_what_begins_at_16_bytes(monkeypatch):

@@ -13,6 +13,7 @@ import torch
 
 from polarpix.bench.counting import free_memory, launches, peak_memory
 from polarpix.psa import launch, plans
+from polarpix.psa.steps import multiprocessors
 
 FUSED = [("paper", "parallel"), ("paper", "sequential"), ("released", "parallel")]
 FORMATS = {"contiguous": torch.contiguous_format, "channels_last": torch.channels_last}
@@ -133,7 +134,7 @@ def bytes_of_vectors(shape, place, memory_format, form):
 
     def plan(d_last):
         paper = form == "paper" or d_last is not None
-        return launch.plan(B, C, H * W, 4, last, d_last, paper, launch.multiprocessors(device))
+        return launch.plan(B, C, H * W, 4, last, d_last, paper, multiprocessors(device))
 
     one, two = plan(None), plan(last)
     there, back = (max(step.splits for steps in way.settled.values() for step in steps) for way in (one, two))

@@ -3,8 +3,8 @@
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from polarpix.psa.launch import residents
 from polarpix.psa.plans import REGISTERS, plan
+from polarpix.psa.steps import residents
 
 
 @settings(max_examples=200, deadline=None)
