@@ -151,6 +151,8 @@ def plan(
     # a program has no registers for all that a small sample asks of it.
     small = BC < MOST and C * P <= SMALL and (BC >= MANY or C * P <= SMALL // 8)
     kinds = of_small(BC, aligned, backward) if small else of_map(BC, last, aligned, backward)
+    if BC == 128 and itemsize == 4 and last and not D_LAST:  # Triton 3.8 dies of these two layouts side by side
+        kinds = ((8, 32, True, 1), (8, 32, True, 1))
     first, second = (lay_out(*way, BC, P, itemsize, last, aligned) for way in kinds)
 
     # Between the passes: of many channels one program for each 64, 32 or 16, of few ones one; in the released form,
