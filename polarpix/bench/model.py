@@ -125,8 +125,7 @@ def inference(net: nn.Module, image: Tensor, dtype: str) -> Run:
 def training(net: nn.Module, image: Tensor, loss: Callable[[Tensor], Tensor], dtype: str) -> tuple[Run, Any]:
     """One step of AdamW: forward, loss, backward, update; no gradient is alive after it. Also the optimiser."""
     net.train()
-    cuda = image.is_cuda  # on the CPU as training does it: one loop over all parameters
-    optimizer = torch.optim.AdamW(net.parameters(), lr=LEARNING_RATE, capturable=cuda, fused=None if cuda else True)
+    optimizer = torch.optim.AdamW(net.parameters(), lr=LEARNING_RATE, capturable=image.is_cuda)
 
     def run() -> None:
         with mixed(dtype, image.device):

@@ -14,25 +14,17 @@ from torch.optim.lr_scheduler import LambdaLR
 from polarpix.errors import InputError
 from polarpix.page_parts import OptimConfig
 
-__all__ = ["OPTIMIZERS", "SCHEDULES", "build_optimizer", "build_schedule", "in_one_loop", "parameter_groups"]
+__all__ = ["OPTIMIZERS", "SCHEDULES", "build_optimizer", "build_schedule", "parameter_groups"]
 
 
 def adam(groups: list[dict[str, Any]], lr: float) -> Optimizer:
     """Adam whose weight decay is added to the gradient (the recipe of SimpleBaseline and HRNet)."""
-    return torch.optim.Adam(groups, lr=lr, fused=in_one_loop(groups))
+    return torch.optim.Adam(groups, lr=lr)
 
 
 def adamw(groups: list[dict[str, Any]], lr: float) -> Optimizer:
     """Adam with decoupled weight decay."""
-    return torch.optim.AdamW(groups, lr=lr, fused=in_one_loop(groups))
-
-
-def in_one_loop(groups: list[dict[str, Any]]) -> bool | None:
-    """Whether all parameters are updated in one compiled loop: on the CPU, where one by one takes twice as long.
-
-    Elsewhere torch decides.
-    """
-    return True if all(p.is_cpu and p.is_floating_point() for group in groups for p in group["params"]) else None
+    return torch.optim.AdamW(groups, lr=lr)
 
 
 def sgd(groups: list[dict[str, Any]], lr: float) -> Optimizer:

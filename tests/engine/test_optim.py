@@ -10,15 +10,7 @@ from torch import nn
 
 from polarpix.backbones.extract import build_backbone
 from polarpix.backbones.insert import attention_blocks
-from polarpix.engine.optim import (
-    OPTIMIZERS,
-    SCHEDULES,
-    build_optimizer,
-    build_schedule,
-    in_one_loop,
-    lr_factor,
-    parameter_groups,
-)
+from polarpix.engine.optim import OPTIMIZERS, SCHEDULES, build_optimizer, build_schedule, lr_factor, parameter_groups
 from polarpix.errors import InputError
 from polarpix.page_parts import BackboneConfig, OptimConfig
 
@@ -132,21 +124,3 @@ def test_unknown_choices() -> None:
         build_schedule(optimizer, 9, 3, OptimConfig(schedule="linear"))  # type: ignore[arg-type]  # wrong on purpose
     with pytest.raises(InputError, match=r"without optim\.milestones"):
         build_schedule(optimizer, 9, 3, OptimConfig(schedule="step"))
-
-
-def test_on_the_cpu_parameters_are_updated_in_one_loop() -> None:
-    """To the same weights as one by one; where torch has no such loop it decides."""
-    for kind in ("adam", "adamw"):
-        torch.manual_seed(0)
-        ours = [nn.Parameter(torch.randn(4, 3)), nn.Parameter(torch.randn(3))]
-        theirs = [nn.Parameter(p.detach().clone()) for p in ours]
-        built = OPTIMIZERS[kind]([{"params": ours, "weight_decay": 0.1}], 0.1)
-        plain = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[kind](theirs, lr=0.1, weight_decay=0.1)
-        assert built.defaults["fused"] is True
-        for _ in range(3):
-            for p, q in zip(ours, theirs, strict=True):
-                p.grad, q.grad = (torch.sin(one.detach()) for one in (p, q))
-            built.step()
-            plain.step()
-        torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-6)
-    assert in_one_loop([{"params": [nn.Parameter(torch.empty(2, device="meta"))]}]) is None
