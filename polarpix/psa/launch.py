@@ -117,7 +117,7 @@ def _forward(x: Tensor, weights: Sequence[Tensor], form: str, layout: str, scale
         weights = [one.contiguous() for one in weights]
     gate_weights, norm = in_order(weights, form, GATE, x), in_order(weights, form, NORM, x)
     one = plan(B, C, P, x.element_size(), last, None, form == "paper", multiprocessors(x.device.index))
-    kind = (x.device.index, x.dtype, weights[0].dtype, form, layout, "forward")
+    kind = (x.device.index, x.dtype, *[one.dtype for one in weights], form, layout, "forward")
     steps = one.settled.get(kind)
     if steps is None:
         args = {"x": x, "state": state, "W_q": weights[0], "gate": gate_weights, "norm": norm}
@@ -156,7 +156,7 @@ def _backward(
     gate_weights = in_order(weights, form, GRAD_GATE, x)
     out = in_order(dW, form, ("W_q", "b_q", *GATE), x)
     one = plan(B, C, P, x.element_size(), last, d_last, True, multiprocessors(x.device.index))
-    kind = (x.device.index, x.dtype, weights[0].dtype, form, layout, "backward")
+    kind = (x.device.index, x.dtype, d.dtype, *[one.dtype for one in weights], form, layout, "backward")
     steps = one.settled.get(kind)
     if steps is None:
         args = {"x": x, "state": state, "W_q": weights[0], "gate": gate_weights, "grads": out}

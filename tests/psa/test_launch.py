@@ -78,3 +78,23 @@ def test_a_gradient_is_copied_only_where_it_must_be():
             assert found_last == last
             assert found.is_contiguous(memory_format=formats[last])
             assert torch.equal(found, d)
+
+
+def test_weights_of_another_dtype_get_kernels_of_their_own(build):
+    """Compiled kernels take arguments without looking: a norm kept in float32 beside bfloat16 is another kind."""
+    plans.plan.cache_clear()
+    x = torch.randn(2, 16, 3, 5).bfloat16()
+    usual = build(16, impl="fused", dtype=torch.bfloat16)
+    mixed = build(16, impl="fused", dtype=torch.bfloat16)
+    mixed.channel["norm"].float()
+    outs = []
+    for block in (usual, mixed):
+        y = x.clone().requires_grad_()
+        out = block(y)
+        outs.append(out.detach())
+        out.backward(torch.ones_like(out))
+    one = plans.plan(2, 16, 15, 2, False, None, True, launch.multiprocessors(None))
+    back = plans.plan(2, 16, 15, 2, False, False, True, launch.multiprocessors(None))
+    assert len(one.settled) == len(back.settled) == 2
+    torch.testing.assert_close(*outs, rtol=0.05, atol=0.05)
+    plans.plan.cache_clear()
