@@ -15,6 +15,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
+from polarpix.psa.kernels_dot import pool_tiles, scale_tiles
 from polarpix.psa.tiles import (
     BETA,
     COUNTS,
@@ -31,27 +32,25 @@ from polarpix.psa.tiles import (
     sigmoid,
     store_channels,
     store_tile,
+    store_vector,
     total_of,
 )
 
 __all__ = ["channel_gate", "logit_sums", "pool", "scale", "scale_share"]
 
 
-@triton.jit(do_not_specialize=COUNTS)
-def pool(
-    x, W_q, partial, state, PV, splits, tiles,
-    C: tl.constexpr, BC: tl.constexpr, K: tl.constexpr, T: tl.constexpr, V: tl.constexpr, VEC: tl.constexpr,
-    LAST: tl.constexpr, WIDE: tl.constexpr, AHEAD: tl.constexpr, ACC: tl.constexpr,
+@triton.jit
+def pool_share(
+    x, w, first, last, P,
+    C: tl.constexpr, BC: tl.constexpr, K: tl.constexpr, T: tl.constexpr, V: tl.constexpr, LAST: tl.constexpr,
+    WIDE: tl.constexpr, AHEAD: tl.constexpr, ACC: tl.constexpr,
 ):  # fmt: skip
-    """Pass 1 over x: each program pools ``tiles`` tiles into its partial row, by a running softmax of w_q x.
+    """Over the pixels first .. last: maximum and sum of the softmax of w x, then of x the sums by its weights and
+    the plain ones, [BC, 1, 1, 1].
 
     Every thread has a maximum of its own, so that none waits for another but for the sum over channels.
     """
-    P = PV * VEC
     BP: tl.constexpr = K * T * V
-    b, split, first, last = share(tl.program_id(0), splits, tiles, P, BP)
-    x += b * C * P
-    w = load_channels(W_q, C, BC, ACC)
     top = tl.full((1, 1, T, 1), LOWEST, ACC)
     total = tl.zeros((1, 1, T, 1), ACC)
     pooled = tl.zeros((BC, 1, T, 1), ACC)
@@ -75,11 +74,38 @@ def pool(
         top = higher
     highest = tl.max(top, 2, keep_dims=True)
     keep = tl.exp(top - highest)
+    return highest, total_of(total * keep), total_of(pooled * keep), total_of(summed)
+
+
+@triton.jit(do_not_specialize=COUNTS)
+def pool(
+    x, W_q, partial, state, PV, splits, tiles,
+    C: tl.constexpr, BC: tl.constexpr, K: tl.constexpr, T: tl.constexpr, V: tl.constexpr, VEC: tl.constexpr,
+    LAST: tl.constexpr, WIDE: tl.constexpr, AHEAD: tl.constexpr, STAGES: tl.constexpr, ACC: tl.constexpr,
+):  # fmt: skip
+    """Pass 1 over x: each program pools ``tiles`` tiles into its partial row, by a running softmax of w_q x.
+
+    With STAGES on the matrix units, so many tiles ahead; here and in ``scale``.
+    """
+    P = PV * VEC
+    BP: tl.constexpr = K * T * V
+    b, split, first, last = share(tl.program_id(0), splits, tiles, P, BP)
+    x += b * C * P
+    w = load_channels(W_q, C, BC, ACC)
     row = partial + (b * splits + split) * (2 * C + 4)
-    store_channels(row, highest, 1, 1)
-    store_channels(row + 1, total_of(total * keep), 1, 1)
-    store_channels(row + 4, total_of(pooled * keep), C, BC)
-    store_channels(row + 4 + C, total_of(summed), C, BC)
+    if STAGES:
+        c = tl.arange(0, BC)
+        top, total, pooled, summed = pool_tiles(x, tl.reshape(w, (BC,)), first, last, P, C, BC, BP, LAST, WIDE, STAGES)
+        tl.store(row, top)
+        tl.store(row + 1, total)
+        store_vector(row + 4, pooled, c, C)
+        store_vector(row + 4 + C, summed, c, C)
+    else:
+        top, total, pooled, summed = pool_share(x, w, first, last, P, C, BC, K, T, V, LAST, WIDE, AHEAD, ACC)
+        store_channels(row, top, 1, 1)
+        store_channels(row + 1, total, 1, 1)
+        store_channels(row + 4, pooled, C, BC)
+        store_channels(row + 4 + C, summed, C, BC)
     if split == 0:
         state += b * (7 * C + 8)
         tl.store(state + 6 * C + MET, 0.0)
@@ -148,7 +174,7 @@ def scale_share(
     x, out, row, sums, parts, ln_w, ln_b, factor, keeps, first, last, P,
     C: tl.constexpr, BC: tl.constexpr, K: tl.constexpr, T: tl.constexpr, V: tl.constexpr, BS: tl.constexpr,
     LAST: tl.constexpr, WIDE: tl.constexpr, STREAM: tl.constexpr, AHEAD: tl.constexpr, PAPER: tl.constexpr,
-    SEQ: tl.constexpr, ACC: tl.constexpr,
+    SEQ: tl.constexpr, STAGES: tl.constexpr, ACC: tl.constexpr,
 ):  # fmt: skip
     """out = factor * x*(g + s) or factor * x*g*s on the pixels first .. last of a sample.
 
@@ -174,21 +200,28 @@ def scale_share(
     if SEQ:
         u *= g
     g *= factor
-    for p0 in range(first, last, BP):
-        if AHEAD:
-            tile = following.to(ACC)
-            following = load_tile(x, p0 + BP, last, P, C, BC, K, T, V, LAST, WIDE, STREAM)
-        else:
-            tile = load_tile(x, p0, last, P, C, BC, K, T, V, LAST, WIDE, STREAM).to(ACC)
-        e = tl.sum(tile * u, 0, keep_dims=True) + beta
-        if not PAPER:
-            e = tl.exp(e - top) / total
-        s = sigmoid(e)  # [1, K, T, V]
-        if SEQ:
-            tile *= g * s
-        else:
-            tile *= g + s * factor
-        store_tile(out, tile, p0, last, P, C, BC, K, T, V, LAST, WIDE, STREAM)
+    if STAGES:
+        g, u, top, total = tl.reshape(g, (BC,)), tl.reshape(u, (BC,)), tl.sum(top), tl.sum(total)
+        scale_tiles(
+            x, out, g, u, beta, top, total, factor, first, last, P,
+            C, BC, BP, LAST, WIDE, STREAM, STAGES, PAPER, SEQ,
+        )  # fmt: skip
+    else:
+        for p0 in range(first, last, BP):
+            if AHEAD:
+                tile = following.to(ACC)
+                following = load_tile(x, p0 + BP, last, P, C, BC, K, T, V, LAST, WIDE, STREAM)
+            else:
+                tile = load_tile(x, p0, last, P, C, BC, K, T, V, LAST, WIDE, STREAM).to(ACC)
+            e = tl.sum(tile * u, 0, keep_dims=True) + beta
+            if not PAPER:
+                e = tl.exp(e - top) / total
+            s = sigmoid(e)  # [1, K, T, V]
+            if SEQ:
+                tile *= g * s
+            else:
+                tile *= g + s * factor
+            store_tile(out, tile, p0, last, P, C, BC, K, T, V, LAST, WIDE, STREAM)
 
 
 @triton.jit(do_not_specialize=COUNTS)
@@ -196,7 +229,7 @@ def scale(
     x, out, state, sums, ln_w, ln_b, factor, PV, splits, tiles, parts,
     C: tl.constexpr, BC: tl.constexpr, K: tl.constexpr, T: tl.constexpr, V: tl.constexpr, BS: tl.constexpr,
     VEC: tl.constexpr, LAST: tl.constexpr, WIDE: tl.constexpr, STREAM: tl.constexpr, AHEAD: tl.constexpr,
-    PAPER: tl.constexpr, SEQ: tl.constexpr, ACC: tl.constexpr,
+    PAPER: tl.constexpr, SEQ: tl.constexpr, STAGES: tl.constexpr, ACC: tl.constexpr,
 ):  # fmt: skip
     """Pass 2 over x: writes out. Begins where ``pool`` ended, with what the cache still holds."""
     P = PV * VEC
@@ -204,5 +237,5 @@ def scale(
     b, split, first, last = share(program, splits, tiles, P, K * T * V)
     scale_share(
         x + b * C * P, out + b * C * P, state + b * (7 * C + 8), sums + b * parts * 2, parts, ln_w, ln_b, factor,
-        split == 0, first, last, P, C, BC, K, T, V, BS, LAST, WIDE, STREAM, AHEAD, PAPER, SEQ, ACC,
+        split == 0, first, last, P, C, BC, K, T, V, BS, LAST, WIDE, STREAM, AHEAD, PAPER, SEQ, STAGES, ACC,
     )  # fmt: skip

@@ -243,5 +243,5 @@ def gate(
         if BEGIN <= FINAL and END > FINAL:
             scale_share(
                 x + b * C * P, out + b * C * P, row, sums + b * S * 2, S, ln_w, ln_b, factor, s == 0, first, last, P,
-                C, BC, K, T, V, S, LAST, WIDE, STREAM, AHEAD, PAPER, SEQ, ACC,
+                C, BC, K, T, V, S, LAST, WIDE, STREAM, AHEAD, PAPER, SEQ, 0, ACC,
             )  # fmt: skip

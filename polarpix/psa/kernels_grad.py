@@ -16,6 +16,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
+from polarpix.psa.kernels_dot import input_tiles
 from polarpix.psa.tiles import (
     A_MAX,
     A_SUM,
@@ -31,6 +32,7 @@ from polarpix.psa.tiles import (
     sigmoid,
     store_channels,
     store_tile,
+    store_vector,
     total_of,
 )
 
@@ -121,7 +123,7 @@ def input_share(
     x, d, dx, W_q, row, grads, dw, factor, first, last, P,
     C: tl.constexpr, BC: tl.constexpr, K: tl.constexpr, T: tl.constexpr, V: tl.constexpr, LAST: tl.constexpr,
     D_LAST: tl.constexpr, WIDE: tl.constexpr, AHEAD: tl.constexpr, PAPER: tl.constexpr,
-    SEQ: tl.constexpr, ACC: tl.constexpr,
+    SEQ: tl.constexpr, STAGES: tl.constexpr, ACC: tl.constexpr,
 ):  # fmt: skip
     """Writes dx on the pixels first .. last of a sample and their part of dW_q, dw [C]."""
     BP: tl.constexpr = K * T * V
@@ -143,42 +145,50 @@ def input_share(
     dc_c = tl.sum(dc * load_channels(row, C, BC, ACC), 0, keep_dims=True)
     if SEQ:
         u *= load_channels(row + 3 * C, C, BC, ACC)
-    part = tl.zeros((BC, 1, T, 1), ACC)
-    for p0 in range(first, last, BP):
-        p = p0 + inner
-        if AHEAD:
-            tile = next_x.to(ACC)  # [BC, K, T, V]
-            dout = next_d.to(ACC)
-            next_x = load_tile(x, p0 + BP, last, P, C, BC, K, T, V, LAST, WIDE, False)
-            next_d = load_tile(d, p0 + BP, last, P, C, BC, K, T, V, D_LAST, WIDE, False)
-        else:
-            tile = load_tile(x, p0, last, P, C, BC, K, T, V, LAST, WIDE, False).to(ACC)
-            dout = load_tile(d, p0, last, P, C, BC, K, T, V, D_LAST, WIDE, False).to(ACC)
-        product = dout * tile
-        if SEQ:
-            product *= g
-        e, ds = two_sums(tile * u, product)
-        q, dq = two_sums(tile * w, tile * dc)
-        s, sigma = spatial_gate(e + beta, p < last, top, total, PAPER)
-        de = ds * s * (1.0 - s)
-        if not SEQ:
-            de *= factor
-        if not PAPER:
-            de = sigma * (de - shift)
-        a = tl.where(p < last, tl.exp(q - a_top) / a_total, 0.0)
-        dr = a * (dq - dc_c)
-        if BC >= 2048:  # both tiles once more, from the nearest cache: there are no registers to keep them until here
-            tl.debug_barrier()
-            tile = load_tile(x, p0, last, P, C, BC, K, T, V, LAST, WIDE, False).to(ACC)
-            dout = load_tile(d, p0, last, P, C, BC, K, T, V, D_LAST, WIDE, False).to(ACC)
-        part += fold(tile * dr)
-        if SEQ:
-            dout *= g * s
-        else:
-            dout *= g + s * factor
-        dout += u * de + dc * a + w * dr + dm
-        store_tile(dx, dout, p0, last, P, C, BC, K, T, V, LAST, WIDE, False)
-    store_channels(dw, total_of(part), C, BC)
+    if STAGES:
+        part = input_tiles(
+            x, d, dx, tl.reshape(w, (BC,)), tl.reshape(g, (BC,)), tl.reshape(u, (BC,)), tl.reshape(dc, (BC,)),
+            tl.reshape(dm, (BC,)), beta, top, total, a_top, a_total, shift, tl.sum(dc_c), factor, first, last, P,
+            C, BC, BP, LAST, WIDE, STAGES, PAPER, SEQ,
+        )  # fmt: skip
+        store_vector(dw, part, tl.arange(0, BC), C)
+    else:
+        part = tl.zeros((BC, 1, T, 1), ACC)
+        for p0 in range(first, last, BP):
+            p = p0 + inner
+            if AHEAD:
+                tile = next_x.to(ACC)  # [BC, K, T, V]
+                dout = next_d.to(ACC)
+                next_x = load_tile(x, p0 + BP, last, P, C, BC, K, T, V, LAST, WIDE, False)
+                next_d = load_tile(d, p0 + BP, last, P, C, BC, K, T, V, D_LAST, WIDE, False)
+            else:
+                tile = load_tile(x, p0, last, P, C, BC, K, T, V, LAST, WIDE, False).to(ACC)
+                dout = load_tile(d, p0, last, P, C, BC, K, T, V, D_LAST, WIDE, False).to(ACC)
+            product = dout * tile
+            if SEQ:
+                product *= g
+            e, ds = two_sums(tile * u, product)
+            q, dq = two_sums(tile * w, tile * dc)
+            s, sigma = spatial_gate(e + beta, p < last, top, total, PAPER)
+            de = ds * s * (1.0 - s)
+            if not SEQ:
+                de *= factor
+            if not PAPER:
+                de = sigma * (de - shift)
+            a = tl.where(p < last, tl.exp(q - a_top) / a_total, 0.0)
+            dr = a * (dq - dc_c)
+            if BC >= 2048:  # both tiles once more, from the nearest cache: there are no registers to keep them until here
+                tl.debug_barrier()
+                tile = load_tile(x, p0, last, P, C, BC, K, T, V, LAST, WIDE, False).to(ACC)
+                dout = load_tile(d, p0, last, P, C, BC, K, T, V, D_LAST, WIDE, False).to(ACC)
+            part += fold(tile * dr)
+            if SEQ:
+                dout *= g * s
+            else:
+                dout *= g + s * factor
+            dout += u * de + dc * a + w * dr + dm
+            store_tile(dx, dout, p0, last, P, C, BC, K, T, V, LAST, WIDE, False)
+        store_channels(dw, total_of(part), C, BC)
 
 
 @triton.jit(do_not_specialize=COUNTS)
@@ -186,7 +196,7 @@ def grad_input(
     x, d, dx, W_q, state, grads, dw, factor, PV, splits, tiles,
     C: tl.constexpr, BC: tl.constexpr, K: tl.constexpr, T: tl.constexpr, V: tl.constexpr, VEC: tl.constexpr,
     LAST: tl.constexpr, D_LAST: tl.constexpr, WIDE: tl.constexpr, AHEAD: tl.constexpr, PAPER: tl.constexpr,
-    SEQ: tl.constexpr, ACC: tl.constexpr,
+    SEQ: tl.constexpr, STAGES: tl.constexpr, ACC: tl.constexpr,
 ):  # fmt: skip
     """Pass 2 over x and d: writes dx, and the part of dW_q of each split, dw [B, splits, C]. Begins where ``grad_pool``
     ended, with what the cache still holds.
@@ -197,5 +207,5 @@ def grad_input(
     at = b * C * P
     input_share(
         x + at, d + at, dx + at, W_q, state + b * (7 * C + 8), grads + b * (9 * C + 8), dw + (b * splits + split) * C,
-        factor, first, last, P, C, BC, K, T, V, LAST, D_LAST, WIDE, AHEAD, PAPER, SEQ, ACC,
+        factor, first, last, P, C, BC, K, T, V, LAST, D_LAST, WIDE, AHEAD, PAPER, SEQ, STAGES, ACC,
     )  # fmt: skip

@@ -249,5 +249,5 @@ def grad_gate(
             at = b * C * P
             input_share(
                 x + at, d + at, dx + at, W_q, row, out, dw + (b * S + s) * C, factor, first, last, P,
-                C, BC, K, T, V, LAST, D_LAST, WIDE, AHEAD, PAPER, SEQ, ACC,
+                C, BC, K, T, V, LAST, D_LAST, WIDE, AHEAD, PAPER, SEQ, 0, ACC,
             )  # fmt: skip

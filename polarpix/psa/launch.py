@@ -19,7 +19,7 @@ import triton
 from torch import Tensor
 
 from polarpix.psa.plans import MIXED, plan
-from polarpix.psa.steps import backward_steps, forward_steps, multiprocessors
+from polarpix.psa.steps import backward_steps, forward_steps, matrix_units, multiprocessors
 
 __all__ = ["PARAMETERS", "backward", "beside", "dense", "forward", "wide"]
 
@@ -105,6 +105,12 @@ def begin(x: Tensor, weights: Sequence[Tensor]) -> int | None:
     return int(torch._C._cuda_getCurrentRawStream(x.device.index))
 
 
+def device(x: Tensor) -> tuple[int, bool]:
+    """What a plan asks of the device: its multiprocessors, and whether it has matrix units for the map."""
+    index = x.device.index
+    return multiprocessors(index), x.dtype == torch.bfloat16 and matrix_units(index)
+
+
 def _forward(x: Tensor, weights: Sequence[Tensor], form: str, layout: str, scale: float) -> tuple[Tensor, Tensor]:
     x, last = dense(x)
     B, C, H, W = x.shape
@@ -116,7 +122,7 @@ def _forward(x: Tensor, weights: Sequence[Tensor], form: str, layout: str, scale
     if not all(map(Tensor.is_contiguous, weights)):
         weights = [one.contiguous() for one in weights]
     gate_weights, norm = in_order(weights, form, GATE, x), in_order(weights, form, NORM, x)
-    one = plan(B, C, P, x.element_size(), last, None, form == "paper", multiprocessors(x.device.index))
+    one = plan(B, C, P, x.element_size(), last, None, form == "paper", *device(x))
     kind = (x.device.index, x.dtype, *[one.dtype for one in weights], form, layout, "forward")
     steps = one.settled.get(kind)
     if steps is None:
@@ -155,7 +161,7 @@ def _backward(
         weights = [one.contiguous() for one in weights]
     gate_weights = in_order(weights, form, GRAD_GATE, x)
     out = in_order(dW, form, ("W_q", "b_q", *GATE), x)
-    one = plan(B, C, P, x.element_size(), last, d_last, True, multiprocessors(x.device.index))
+    one = plan(B, C, P, x.element_size(), last, d_last, True, *device(x))
     kind = (x.device.index, x.dtype, d.dtype, *[one.dtype for one in weights], form, layout, "backward")
     steps = one.settled.get(kind)
     if steps is None:

@@ -19,6 +19,7 @@ MULTIPROCESSORS = 132  # where there is no device to ask
 SECTOR = 16  # numbers of 16 bits in the least that memory gives
 REGISTERS = 1 << 16  # of a multiprocessor
 MANY = 256  # channels whose matrices are shared by the programs of a sample
+FEWEST, MATRIX = 32, 512  # channels with which passes run on the matrix units
 MOST = 1024  # channels from which a program has 512 threads, of 128 registers
 MOST_TOGETHER = {True: 32, False: 128}  # programs that share a sample between the passes, by paper form
 
@@ -28,7 +29,8 @@ class Tiles:
     """A pass over the map: tiles of BC channels by BP = K*T*V pixels, as :mod:`polarpix.psa.tiles` lays them out.
 
     Each warp of ``warps`` holds a part of a tile; with AHEAD the next one is on its way meanwhile. ``waves`` times as
-    many programs share the pass as a device has room for at a time.
+    many programs share the pass as a device has room for at a time. With STAGES the pass is made on the matrix units,
+    :mod:`polarpix.psa.kernels_dot`, and so many tiles are on their way.
     """
 
     K: int
@@ -37,6 +39,7 @@ class Tiles:
     warps: int
     AHEAD: bool
     waves: int
+    STAGES: int = 0
 
     @property
     def BP(self) -> int:  # noqa: N802 - the kernels' letters
@@ -48,7 +51,7 @@ class Tiles:
 class Plan:
     """Block sizes of a chain of launches, forward or backward.
 
-    Both passes over the map have tiles of their own. Between the passes S programs share a sample; tiles of the
+    Both passes over the map have tiles of their own, and what passes over it between them. There S programs share a sample; tiles of the
     weights have BR rows of C, BZ rows of C/2 and BU rows of C/S numbers; BS splits are joined at a time. VEC pixels are
     known to lie in one aligned piece. Of small samples the S programs also make the second pass. STREAM: by the second
     pass nothing of x and out need stay in cache.
@@ -64,6 +67,7 @@ class Plan:
     BS: int
     VEC: int
     first: Tiles
+    between: Tiles
     second: Tiles
     gate_warps: int
     small: bool
@@ -82,10 +86,12 @@ class Plan:
     @property
     def share_tiles(self) -> int:
         """Tiles of each of the S programs of a sample, where they pass over the map."""
-        return int(triton.cdiv(triton.cdiv(self.P, self.second.BP), self.S))
+        return int(triton.cdiv(triton.cdiv(self.P, self.between.BP), self.S))
 
     def tiles_of(self, kernel: str) -> Tiles:
         """The tiles of a kernel that passes over the map."""
+        if kernel in ("gate", "grad_gate"):
+            return self.between
         return self.first if kernel in ("pool", "grad_pool") else self.second
 
     def split(self, kernel: str, B: int, programs: int = PROGRAMS) -> tuple[int, int]:
@@ -132,12 +138,14 @@ def plan(
     d_last: bool | None = None,
     paper: bool = True,
     multiprocessors: int = MULTIPROCESSORS,
+    matrix: bool = False,
 ) -> Plan:
     """Block sizes for a map of B samples, C channels and P pixels.
 
     Args:
         d_last: in the backward, whether the gradient is channels_last, as ``last`` says of the map.
         paper: whether it is the paper form; in the released one the programs between the passes read the map, too.
+        matrix: whether the device has matrix units on which passes have been measured, and the map is of bfloat16.
         multiprocessors: of the device. So many programs wait for each other that all of them find room.
     """
     backward = d_last is not None
@@ -154,6 +162,10 @@ def plan(
     if BC == 128 and itemsize == 4 and last and not D_LAST:  # Triton 3.8 dies of these two layouts side by side
         kinds = ((8, 32, True, 1), (8, 32, True, 1))
     first, second = (lay_out(*way, BC, P, itemsize, last, aligned) for way in kinds)
+    between = second
+    if matrix and aligned and not small and last == D_LAST and FEWEST <= BC <= MATRIX:
+        ways = on_matrix_units(BC, last, backward)
+        first, second = (one if way is None else flat(*way) for one, way in zip((first, second), ways, strict=True))
 
     # Between the passes: of many channels one program for each 64, 32 or 16, of few ones one; in the released form,
     # where they read the map, as many as have room: twice if they have 128 threads, whatever registers they need.
@@ -167,7 +179,7 @@ def plan(
     BR, BZ, BU = (max(1, min(most, block // n)) for most, n in ((BCS // 2, BC), (BCS, BH), (BH, BCS)))
     BS = min(power(2 * S - 1), max(1, block // BC)) if small else max(1, min(256, block // BCS))
     return Plan(
-        C, P, BC, S, BR, BZ, BU, BS, VEC, first, second, gate_warps, small, aligned, last,
+        C, P, BC, S, BR, BZ, BU, BS, VEC, first, between, second, gate_warps, small, aligned, last,
         D_LAST, WIDE=C * P >= 2**31, STREAM=last and B * C * P * itemsize <= CACHED,
     )  # fmt: skip
 
@@ -175,6 +187,7 @@ def plan(
 # Warps of a program, numbers of 16 bits that a thread holds of a tile, whether the next tile is asked for ahead, and
 # waves: of the first and of the second pass. As measured on an H200: docs/derivation.
 Way = tuple[int, int, bool, int]
+Pixels = tuple[int, int, int, int]  # on the matrix units: pixels of a tile, warps, stages, waves
 
 
 def of_map(BC: int, last: bool, aligned: bool, backward: bool) -> tuple[Way, Way]:
@@ -194,6 +207,16 @@ def of_map(BC: int, last: bool, aligned: bool, backward: bool) -> tuple[Way, Way
     if backward:
         return (warps, 16, False, 1), (warps, 16 if BC < MOST and not last else 8, not last, 8)
     return (warps, 16, True, 1), (warps, 32 if BC < MOST else 16, True, 8)
+
+
+def on_matrix_units(BC: int, last: bool, backward: bool) -> tuple[Pixels | None, Pixels | None]:
+    """The passes over a map of bfloat16, but for those that are not faster there."""
+    if backward:  # what is summed over channels is a product of two maps
+        return None, None if last else (64, 4, 3, 1) if BC <= 64 else (32, 4, 3, 3) if BC <= MANY else (32, 8, 3, 1)
+    first = (128, 4, 3, 1) if BC <= 64 else (64, 4, 3 if BC < MANY else 2, 1) if BC <= MANY else (32, 4, 3, 1)
+    if BC <= 64:
+        return first, (64, 4, 2, 3) if last else (128, 4, 3, 1)
+    return first, (64, 4, 2 if last else 3, 3) if BC <= MANY else (64, 8, 3, 1)
 
 
 def of_small(BC: int, aligned: bool, backward: bool) -> tuple[Way, Way]:
@@ -217,3 +240,8 @@ def lay_out(
     else:
         V, T = 1, min(BP, 32)
     return Tiles(max(1, BP // (T * V)), T, V, warps, ahead, waves)
+
+
+def flat(BP: int, warps: int, stages: int, waves: int) -> Tiles:  # noqa: N803
+    """Tiles for the matrix units: [BP, BC], which are not laid out among threads."""
+    return Tiles(1, BP, 1, warps, False, waves, stages)

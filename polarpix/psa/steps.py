@@ -14,7 +14,7 @@ import triton.language as tl
 from polarpix.psa import kernels, kernels_gate, kernels_grad, kernels_grad_gate, kernels_weight
 from polarpix.psa.plans import MULTIPROCESSORS, REGISTERS, Plan
 
-__all__ = ["Step", "backward_steps", "forward_steps", "interpreted", "multiprocessors", "residents", "settle"]
+__all__ = ["Step", "backward_steps", "forward_steps", "interpreted", "matrix_units", "multiprocessors", "residents", "settle"]
 
 MAP = ("C", "BC", "VEC", "LAST", "WIDE")
 BETWEEN = (*MAP, "S", "BR", "BU", "BS")
@@ -30,11 +30,8 @@ def interpreted() -> bool:
 def blocks(one: Plan, kernel: Any, *names: str) -> dict[str, Any]:
     """Constants of a launch by name, with the tiles of the kernel."""
     tiles = one.tiles_of(kernel.__name__)
-    return (
-        {name: getattr(one, name) for name in names}
-        | {name: getattr(tiles, name) for name in "KTV"}
-        | {"AHEAD": tiles.AHEAD}
-    )
+    cut = ("K", "T", "V", "AHEAD", *(("STAGES",) if "STAGES" in kernel.arg_names else ()))
+    return {name: getattr(one, name) for name in names} | {name: getattr(tiles, name) for name in cut}
 
 
 @dataclass(frozen=True)
@@ -104,6 +101,12 @@ def residents(registers: int, threads: int, shared: int) -> int:
     """Programs that a multiprocessor of NVIDIA's has room for: 64 Ki registers, 2,048 threads, about 200 KiB shared."""
     by_registers = REGISTERS // (-(-max(1, registers) // 8) * 8 * threads)
     return max(1, min(by_registers, 2048 // threads, 32, SHARED // max(1, shared)))
+
+
+@functools.cache
+def matrix_units(index: int | None) -> bool:
+    """Whether a device has those on which passes have been measured: of compute capability 9; without one, yes."""
+    return index is None or not torch.cuda.is_available() or torch.cuda.get_device_capability(index)[0] == 9
 
 
 @functools.cache

@@ -48,6 +48,7 @@ __all__ = [
     "arrive",
     "fold",
     "load_channels",
+    "load_pixels",
     "load_tile",
     "load_vector",
     "offsets",
@@ -55,6 +56,7 @@ __all__ = [
     "share",
     "sigmoid",
     "store_channels",
+    "store_pixels",
     "store_tile",
     "store_vector",
     "total_of",
@@ -119,6 +121,31 @@ def store_tile(
     tile = tl.reshape(tile.to(x.dtype.element_ty), (BC, K * T * V))
     policy: tl.constexpr = "evict_first" if STREAM else ""
     tl.store(x + offsets(c, p, P, C, LAST, WIDE), tile, mask=mask, eviction_policy=policy)
+
+
+@triton.jit
+def load_pixels(
+    x, p0, last, P, C: tl.constexpr, BC: tl.constexpr, BP: tl.constexpr, LAST: tl.constexpr, WIDE: tl.constexpr
+):  # fmt: skip
+    """The same as [BP, BC], for the matrix units: in a loop with ``num_stages`` it goes to shared memory ahead."""
+    c = tl.arange(0, BC)
+    p = p0 + tl.arange(0, BP)
+    mask = (p < last)[:, None] & (c < C)[None, :]
+    return tl.load(x + tl.trans(offsets(c, p, P, C, LAST, WIDE)), mask=mask, other=0.0)
+
+
+@triton.jit
+def store_pixels(
+    x, tile, p0, last, P,
+    C: tl.constexpr, BC: tl.constexpr, BP: tl.constexpr, LAST: tl.constexpr, WIDE: tl.constexpr, STREAM: tl.constexpr,
+):  # fmt: skip
+    """Writes a tile [BP, BC] in the dtype of x, but for channels from C and pixels from ``last`` on."""
+    c = tl.arange(0, BC)
+    p = p0 + tl.arange(0, BP)
+    mask = (p < last)[:, None] & (c < C)[None, :]
+    policy: tl.constexpr = "evict_first" if STREAM else ""
+    at = x + tl.trans(offsets(c, p, P, C, LAST, WIDE))
+    tl.store(at, tile.to(x.dtype.element_ty), mask=mask, eviction_policy=policy)
 
 
 @triton.jit
