@@ -24,6 +24,8 @@ from polarpix.psa.tiles import (
     RSTD,
     T_MAX,
     T_SUM,
+    before_last,
+    before_next,
     fold,
     load_channels,
     load_tile,
@@ -81,12 +83,14 @@ def pool_share(
 def pool(
     x, W_q, partial, state, PV, splits, tiles,
     C: tl.constexpr, BC: tl.constexpr, K: tl.constexpr, T: tl.constexpr, V: tl.constexpr, VEC: tl.constexpr,
-    LAST: tl.constexpr, WIDE: tl.constexpr, AHEAD: tl.constexpr, STAGES: tl.constexpr, ACC: tl.constexpr,
+    LAST: tl.constexpr, WIDE: tl.constexpr, AHEAD: tl.constexpr, STAGES: tl.constexpr, CHAIN: tl.constexpr,
+    ACC: tl.constexpr,
 ):  # fmt: skip
     """Pass 1 over x: each program pools ``tiles`` tiles into its partial row, by a running softmax of w_q x.
 
     With STAGES on the matrix units, so many tiles ahead; here and in ``scale``.
     """
+    before_next(CHAIN)
     P = PV * VEC
     BP: tl.constexpr = K * T * V
     b, split, first, last = share(tl.program_id(0), splits, tiles, P, BP)
@@ -174,7 +178,7 @@ def scale_share(
     x, out, row, sums, parts, ln_w, ln_b, factor, keeps, first, last, P,
     C: tl.constexpr, BC: tl.constexpr, K: tl.constexpr, T: tl.constexpr, V: tl.constexpr, BS: tl.constexpr,
     LAST: tl.constexpr, WIDE: tl.constexpr, STREAM: tl.constexpr, AHEAD: tl.constexpr, PAPER: tl.constexpr,
-    SEQ: tl.constexpr, STAGES: tl.constexpr, ACC: tl.constexpr,
+    SEQ: tl.constexpr, STAGES: tl.constexpr, CHAIN: tl.constexpr, ACC: tl.constexpr,
 ):  # fmt: skip
     """out = factor * x*(g + s) or factor * x*g*s on the pixels first .. last of a sample.
 
@@ -183,6 +187,7 @@ def scale_share(
     BP: tl.constexpr = K * T * V
     if AHEAD:
         following = load_tile(x, first, last, P, C, BC, K, T, V, LAST, WIDE, STREAM)
+    before_last(CHAIN)
     g, zhat, rstd = channel_gate(row, ln_w, ln_b, C, BC, PAPER, ACC)
     u = load_channels(row + 4 * C, C, BC, ACC)
     beta = tl.load(row + 6 * C + BETA)
@@ -229,7 +234,7 @@ def scale(
     x, out, state, sums, ln_w, ln_b, factor, PV, splits, tiles, parts,
     C: tl.constexpr, BC: tl.constexpr, K: tl.constexpr, T: tl.constexpr, V: tl.constexpr, BS: tl.constexpr,
     VEC: tl.constexpr, LAST: tl.constexpr, WIDE: tl.constexpr, STREAM: tl.constexpr, AHEAD: tl.constexpr,
-    PAPER: tl.constexpr, SEQ: tl.constexpr, STAGES: tl.constexpr, ACC: tl.constexpr,
+    PAPER: tl.constexpr, SEQ: tl.constexpr, STAGES: tl.constexpr, CHAIN: tl.constexpr, ACC: tl.constexpr,
 ):  # fmt: skip
     """Pass 2 over x: writes out. Begins where ``pool`` ended, with what the cache still holds."""
     P = PV * VEC
@@ -237,5 +242,5 @@ def scale(
     b, split, first, last = share(program, splits, tiles, P, K * T * V)
     scale_share(
         x + b * C * P, out + b * C * P, state + b * (7 * C + 8), sums + b * parts * 2, parts, ln_w, ln_b, factor,
-        split == 0, first, last, P, C, BC, K, T, V, BS, LAST, WIDE, STREAM, AHEAD, PAPER, SEQ, STAGES, ACC,
+        split == 0, first, last, P, C, BC, K, T, V, BS, LAST, WIDE, STREAM, AHEAD, PAPER, SEQ, STAGES, CHAIN, ACC,
     )  # fmt: skip

@@ -28,6 +28,8 @@ from polarpix.psa.tiles import (
     T_MAX,
     T_SUM,
     arrive,
+    before_last,
+    before_next,
     load_channels,
     load_vector,
     share,
@@ -155,7 +157,7 @@ def gate(
     C: tl.constexpr, BC: tl.constexpr, K: tl.constexpr, T: tl.constexpr, V: tl.constexpr, S: tl.constexpr,
     BR: tl.constexpr, BZ: tl.constexpr, BU: tl.constexpr, BS: tl.constexpr, VEC: tl.constexpr, LAST: tl.constexpr,
     WIDE: tl.constexpr, STREAM: tl.constexpr, AHEAD: tl.constexpr, SMALL: tl.constexpr, PAPER: tl.constexpr,
-    SEQ: tl.constexpr, BEGIN: tl.constexpr, END: tl.constexpr, ACC: tl.constexpr,
+    SEQ: tl.constexpr, CHAIN: tl.constexpr, BEGIN: tl.constexpr, END: tl.constexpr, ACC: tl.constexpr,
 ):  # fmt: skip
     """Both gates of a sample by S programs; ``tiles`` tiles of pixels are each one's share in passes over x."""
     P = PV * VEC
@@ -173,6 +175,8 @@ def gate(
     c, h = tl.arange(0, BC), tl.arange(0, BH)
     r, z, u = tl.arange(0, BR), tl.arange(0, BZ), tl.arange(0, BU)
     mine = c0 + tl.arange(0, BCS)
+    before_next(CHAIN)
+    before_last(CHAIN)
     # What does not depend on others is asked for while they are waited for.
     if not SMALL:
         if BEGIN <= 0:
@@ -243,5 +247,5 @@ def gate(
         if BEGIN <= FINAL and END > FINAL:
             scale_share(
                 x + b * C * P, out + b * C * P, row, sums + b * S * 2, S, ln_w, ln_b, factor, s == 0, first, last, P,
-                C, BC, K, T, V, S, LAST, WIDE, STREAM, AHEAD, PAPER, SEQ, 0, ACC,
+                C, BC, K, T, V, S, LAST, WIDE, STREAM, AHEAD, PAPER, SEQ, 0, False, ACC,
             )  # fmt: skip

@@ -24,6 +24,8 @@ from polarpix.psa.tiles import (
     COUNTS,
     T_MAX,
     T_SUM,
+    before_last,
+    before_next,
     fold,
     load_channels,
     load_tile,
@@ -58,11 +60,12 @@ def grad_pool(
     x, d, state, grads, partial, factor, PV, splits, tiles,
     C: tl.constexpr, BC: tl.constexpr, K: tl.constexpr, T: tl.constexpr, V: tl.constexpr, VEC: tl.constexpr,
     LAST: tl.constexpr, D_LAST: tl.constexpr, WIDE: tl.constexpr, AHEAD: tl.constexpr, PAPER: tl.constexpr,
-    SEQ: tl.constexpr, ACC: tl.constexpr,
+    SEQ: tl.constexpr, CHAIN: tl.constexpr, ACC: tl.constexpr,
 ):  # fmt: skip
     """Pass 1 over x and d: each program adds up ``tiles`` tiles into its partial row: dbeta, dg [C], the sum of de*x
     [C]; in the released form with sigma*dsigma for de, and the sum of sigma*x [C].
     """
+    before_next(CHAIN)
     P = PV * VEC
     BP: tl.constexpr = K * T * V
     b, split, first, last = share(tl.program_id(0), splits, tiles, P, BP)
@@ -123,7 +126,7 @@ def input_share(
     x, d, dx, W_q, row, grads, dw, factor, first, last, P,
     C: tl.constexpr, BC: tl.constexpr, K: tl.constexpr, T: tl.constexpr, V: tl.constexpr, LAST: tl.constexpr,
     D_LAST: tl.constexpr, WIDE: tl.constexpr, AHEAD: tl.constexpr, PAPER: tl.constexpr,
-    SEQ: tl.constexpr, STAGES: tl.constexpr, ACC: tl.constexpr,
+    SEQ: tl.constexpr, STAGES: tl.constexpr, CHAIN: tl.constexpr, ACC: tl.constexpr,
 ):  # fmt: skip
     """Writes dx on the pixels first .. last of a sample and their part of dW_q, dw [C]."""
     BP: tl.constexpr = K * T * V
@@ -131,6 +134,7 @@ def input_share(
     if AHEAD:
         next_x = load_tile(x, first, last, P, C, BC, K, T, V, LAST, WIDE, False)
         next_d = load_tile(d, first, last, P, C, BC, K, T, V, D_LAST, WIDE, False)
+    before_last(CHAIN)
     w = load_channels(W_q, C, BC, ACC)
     g = load_channels(row + 3 * C, C, BC, ACC) * factor
     u = load_channels(row + 4 * C, C, BC, ACC)
@@ -177,7 +181,9 @@ def input_share(
                 de = sigma * (de - shift)
             a = tl.where(p < last, tl.exp(q - a_top) / a_total, 0.0)
             dr = a * (dq - dc_c)
-            if BC >= 2048:  # both tiles once more, from the nearest cache: there are no registers to keep them until here
+            if (
+                BC >= 2048
+            ):  # both tiles once more, from the nearest cache: there are no registers to keep them until here
                 tl.debug_barrier()
                 tile = load_tile(x, p0, last, P, C, BC, K, T, V, LAST, WIDE, False).to(ACC)
                 dout = load_tile(d, p0, last, P, C, BC, K, T, V, D_LAST, WIDE, False).to(ACC)
@@ -196,16 +202,17 @@ def grad_input(
     x, d, dx, W_q, state, grads, dw, factor, PV, splits, tiles,
     C: tl.constexpr, BC: tl.constexpr, K: tl.constexpr, T: tl.constexpr, V: tl.constexpr, VEC: tl.constexpr,
     LAST: tl.constexpr, D_LAST: tl.constexpr, WIDE: tl.constexpr, AHEAD: tl.constexpr, PAPER: tl.constexpr,
-    SEQ: tl.constexpr, STAGES: tl.constexpr, ACC: tl.constexpr,
+    SEQ: tl.constexpr, STAGES: tl.constexpr, CHAIN: tl.constexpr, ACC: tl.constexpr,
 ):  # fmt: skip
     """Pass 2 over x and d: writes dx, and the part of dW_q of each split, dw [B, splits, C]. Begins where ``grad_pool``
     ended, with what the cache still holds.
     """
+    before_next(CHAIN)
     P = PV * VEC
     program = tl.num_programs(0) - 1 - tl.program_id(0)
     b, split, first, last = share(program, splits, tiles, P, K * T * V)
     at = b * C * P
     input_share(
         x + at, d + at, dx + at, W_q, state + b * (7 * C + 8), grads + b * (9 * C + 8), dw + (b * splits + split) * C,
-        factor, first, last, P, C, BC, K, T, V, LAST, D_LAST, WIDE, AHEAD, PAPER, SEQ, STAGES, ACC,
+        factor, first, last, P, C, BC, K, T, V, LAST, D_LAST, WIDE, AHEAD, PAPER, SEQ, STAGES, CHAIN, ACC,
     )  # fmt: skip

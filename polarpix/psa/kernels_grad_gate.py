@@ -17,7 +17,19 @@ import triton.language as tl
 
 from polarpix.psa.kernels_gate import load_block, load_rows
 from polarpix.psa.kernels_grad import input_share
-from polarpix.psa.tiles import COUNTS, RSTD, T_MAX, T_SUM, arrive, load_vector, share, store_vector, wait
+from polarpix.psa.tiles import (
+    COUNTS,
+    RSTD,
+    T_MAX,
+    T_SUM,
+    arrive,
+    before_last,
+    before_next,
+    load_vector,
+    share,
+    store_vector,
+    wait,
+)
 
 __all__ = ["grad_gate", "stages"]
 
@@ -172,7 +184,7 @@ def grad_gate(
     C: tl.constexpr, BC: tl.constexpr, K: tl.constexpr, T: tl.constexpr, V: tl.constexpr, S: tl.constexpr,
     BR: tl.constexpr, BU: tl.constexpr, BS: tl.constexpr, VEC: tl.constexpr, LAST: tl.constexpr, D_LAST: tl.constexpr,
     WIDE: tl.constexpr, AHEAD: tl.constexpr, SMALL: tl.constexpr, PAPER: tl.constexpr, SEQ: tl.constexpr,
-    BEGIN: tl.constexpr, END: tl.constexpr, ACC: tl.constexpr,
+    CHAIN: tl.constexpr, BEGIN: tl.constexpr, END: tl.constexpr, ACC: tl.constexpr,
 ):  # fmt: skip
     """Between the passes, S programs a sample; ``tiles`` tiles of pixels are each one's share in a pass over x."""
     P = PV * VEC
@@ -189,6 +201,8 @@ def grad_gate(
     h0, h1 = s * BHS, tl.minimum((s + 1) * BHS, H)  # rows of this program, of weights of h rows
     c, r, u = tl.arange(0, BC), tl.arange(0, BR), tl.arange(0, BU)
     mine = s * BCS + tl.arange(0, BCS)
+    before_next(CHAIN)
+    before_last(CHAIN)
     # What does not depend on others is asked for while they are waited for.
     if not SMALL:
         if BEGIN <= 0:
@@ -249,5 +263,5 @@ def grad_gate(
             at = b * C * P
             input_share(
                 x + at, d + at, dx + at, W_q, row, out, dw + (b * S + s) * C, factor, first, last, P,
-                C, BC, K, T, V, LAST, D_LAST, WIDE, AHEAD, PAPER, SEQ, 0, ACC,
+                C, BC, K, T, V, LAST, D_LAST, WIDE, AHEAD, PAPER, SEQ, 0, False, ACC,
             )  # fmt: skip

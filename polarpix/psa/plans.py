@@ -51,10 +51,10 @@ class Tiles:
 class Plan:
     """Block sizes of a chain of launches, forward or backward.
 
-    Both passes over the map have tiles of their own, and what passes over it between them. There S programs share a sample; tiles of the
-    weights have BR rows of C, BZ rows of C/2 and BU rows of C/S numbers; BS splits are joined at a time. VEC pixels are
-    known to lie in one aligned piece. Of small samples the S programs also make the second pass. STREAM: by the second
-    pass nothing of x and out need stay in cache.
+    Both passes over the map have tiles of their own, and so has what passes over it between them. There S programs
+    share a sample; tiles of the weights have BR rows of C, BZ rows of C/2 and BU rows of C/S numbers; BS splits are
+    joined at a time. VEC pixels are known to lie in one aligned piece. Of small samples the S programs also make the
+    second pass. STREAM: by the second pass nothing of x and out need stay in cache.
     """
 
     C: int
@@ -242,6 +242,6 @@ def lay_out(
     return Tiles(max(1, BP // (T * V)), T, V, warps, ahead, waves)
 
 
-def flat(BP: int, warps: int, stages: int, waves: int) -> Tiles:  # noqa: N803
+def flat(BP: int, warps: int, stages: int, waves: int) -> Tiles:
     """Tiles for the matrix units: [BP, BC], which are not laid out among threads."""
     return Tiles(1, BP, 1, warps, False, waves, stages)

@@ -14,11 +14,21 @@ import triton.language as tl
 from polarpix.psa import kernels, kernels_gate, kernels_grad, kernels_grad_gate, kernels_weight
 from polarpix.psa.plans import MULTIPROCESSORS, REGISTERS, Plan
 
-__all__ = ["Step", "backward_steps", "forward_steps", "interpreted", "matrix_units", "multiprocessors", "residents", "settle"]
+__all__ = [
+    "Step",
+    "backward_steps",
+    "forward_steps",
+    "interpreted",
+    "matrix_units",
+    "multiprocessors",
+    "residents",
+    "settle",
+]
 
 MAP = ("C", "BC", "VEC", "LAST", "WIDE")
 BETWEEN = (*MAP, "S", "BR", "BU", "BS")
 ACCUMULATE = {torch.float64: tl.float64}  # anything else in float32
+FOLLOW = ("gate", "scale", "grad_gate", "grad_input", "grad_weight")  # kernels that wait for the one before
 SHARED = 200 << 10  # bytes of a multiprocessor; less on consumer cards, whose programs then wait for their turn
 
 
@@ -75,14 +85,16 @@ def settle(one: Plan, B: int, kernel: Any, args: Sequence[Any], constants: Mappi
         args: of the kinds that it will be launched with.
     """
     name = kernel.__name__
+    constants = {**constants, "CHAIN": not interpreted() and overlaps(torch.cuda.current_device())}
     if stages:
-        constants = {**constants, "BEGIN": 0, "END": stages, "SMALL": one.small}
+        constants |= {"BEGIN": 0, "END": stages, "SMALL": one.small}
     if interpreted():
         return Step(kernel, constants, {}, *one.split(name, B), stages)
-    options = one.options(name)
+    later = {"launch_pdl": True} if constants["CHAIN"] and name in FOLLOW else {}
+    options = one.options(name) | later
     made = compiled(kernel, args, constants, options)
     if made.n_spills:
-        options = one.options(name, at_will=True)
+        options = one.options(name, at_will=True) | later
         made = compiled(kernel, args, constants, options)
     room = residents(made.n_regs, 32 * options["num_warps"], made.metadata.shared)
     tiles, splits = one.split(name, B, room * multiprocessors(torch.cuda.current_device()))
@@ -101,6 +113,12 @@ def residents(registers: int, threads: int, shared: int) -> int:
     """Programs that a multiprocessor of NVIDIA's has room for: 64 Ki registers, 2,048 threads, about 200 KiB shared."""
     by_registers = REGISTERS // (-(-max(1, registers) // 8) * 8 * threads)
     return max(1, min(by_registers, 2048 // threads, 32, SHARED // max(1, shared)))
+
+
+@functools.cache
+def overlaps(index: int | None) -> bool:
+    """Whether a device starts the programs of a launch before the one before has ended: from compute capability 9."""
+    return not torch.version.hip and torch.cuda.get_device_capability(index) >= (9, 0)
 
 
 @functools.cache

@@ -34,6 +34,7 @@ from __future__ import annotations
 
 import triton
 import triton.language as tl
+from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait
 
 __all__ = [
     "A_MAX",
@@ -46,6 +47,8 @@ __all__ = [
     "T_MAX",
     "T_SUM",
     "arrive",
+    "before_last",
+    "before_next",
     "fold",
     "load_channels",
     "load_pixels",
@@ -210,6 +213,22 @@ def sigmoid(x):
     """1 / (1 + exp(-x)) for any finite x, without overflow."""
     small = tl.exp(-tl.abs(x))
     return tl.where(x >= 0, 1.0, small) / (1.0 + small)
+
+
+@triton.jit
+def before_next(CHAIN: tl.constexpr):
+    """With CHAIN lets the programs of the next launch begin as soon as all of this one have: ``before_last`` says how
+    far they come.
+    """
+    if CHAIN:
+        gdc_launch_dependents()
+
+
+@triton.jit
+def before_last(CHAIN: tl.constexpr):
+    """With CHAIN until the launch before this one has ended: what it stored is then seen, and what it read is free."""
+    if CHAIN:
+        gdc_wait()
 
 
 @triton.jit
