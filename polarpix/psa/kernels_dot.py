@@ -17,7 +17,7 @@ import triton.language as tl
 
 from polarpix.psa.tiles import LOWEST, load_pixels, sigmoid, store_pixels
 
-__all__ = ["input_tiles", "pool_tiles", "scale_tiles"]
+__all__ = ["input_tiles", "logit_tiles", "pool_tiles", "scale_tiles"]
 
 WIDER: tl.constexpr = tl.constexpr(bool(triton.knobs.runtime.interpret))  # numpy multiplies no bfloat16
 
@@ -83,6 +83,24 @@ def pool_tiles(
         sums += times(tl.trans(tile), put(ones, a, 0))
         top = higher
     return top, total, take(sums, 0), tl.sum(tl.where(tl.arange(0, 16)[None, :] == 2, sums, 0.0), 1)
+
+
+@triton.jit
+def logit_tiles(
+    x, u, first, last, P,
+    C: tl.constexpr, BC: tl.constexpr, BP: tl.constexpr, LAST: tl.constexpr, WIDE: tl.constexpr, STAGES: tl.constexpr,
+):  # fmt: skip
+    """Maximum and sum of the softmax of u x over the pixels first .. last (released form)."""
+    U = put(columns_of(BC, 0.0), u, 0)
+    top = tl.full((), LOWEST, tl.float32)
+    total = tl.zeros((), tl.float32)
+    for p0 in tl.range(first, last, BP, num_stages=STAGES):
+        e = tl.sum(times(load_pixels(x, p0, last, P, C, BC, BP, LAST, WIDE), U), 1)  # [BP]
+        e = tl.where(p0 + tl.arange(0, BP) < last, e, float("-inf"))
+        higher = tl.maximum(top, tl.max(e, 0))
+        total = total * tl.exp(top - higher) + tl.sum(tl.exp(e - higher), 0)
+        top = higher
+    return top, total
 
 
 @triton.jit

@@ -18,6 +18,7 @@ import triton
 import triton.language as tl
 
 from polarpix.psa.kernels import channel_gate, logit_sums, scale_share
+from polarpix.psa.kernels_dot import logit_tiles
 from polarpix.psa.tiles import (
     A_MAX,
     A_SUM,
@@ -156,7 +157,7 @@ def gate(
     x, out, partial, state, sums, W_v, b_v, W_z, b_z, ln_w, ln_b, W_q2, b_q2, W_v2, b_v2, factor, PV, splits, tiles,
     C: tl.constexpr, BC: tl.constexpr, K: tl.constexpr, T: tl.constexpr, V: tl.constexpr, S: tl.constexpr,
     BR: tl.constexpr, BZ: tl.constexpr, BU: tl.constexpr, BS: tl.constexpr, VEC: tl.constexpr, LAST: tl.constexpr,
-    WIDE: tl.constexpr, STREAM: tl.constexpr, AHEAD: tl.constexpr, SMALL: tl.constexpr, PAPER: tl.constexpr,
+    WIDE: tl.constexpr, STREAM: tl.constexpr, AHEAD: tl.constexpr, STAGES: tl.constexpr, SMALL: tl.constexpr, PAPER: tl.constexpr,
     SEQ: tl.constexpr, CHAIN: tl.constexpr, BEGIN: tl.constexpr, END: tl.constexpr, ACC: tl.constexpr,
 ):  # fmt: skip
     """Both gates of a sample by S programs; ``tiles`` tiles of pixels are each one's share in passes over x."""
@@ -235,10 +236,17 @@ def gate(
             arrive(met, S)
             wait(met, (NEXT - LESS) * S, S)
         if BEGIN <= NEXT and END > NEXT:
-            weight = load_channels(row + 4 * C, C, BC, ACC)
-            top, total = logit_sums(x + b * C * P, weight, first, last, P, C, BC, K, T, V, LAST, WIDE, AHEAD, ACC)
-            store_channels(sums + (b * S + s) * 2, top, 1, 1)
-            store_channels(sums + (b * S + s) * 2 + 1, total, 1, 1)
+            part = sums + (b * S + s) * 2
+            if STAGES:
+                weight = load_vector(row + 4 * C, c, C, ACC)
+                top, total = logit_tiles(x + b * C * P, weight, first, last, P, C, BC, K * T * V, LAST, WIDE, STAGES)
+                tl.store(part, top)
+                tl.store(part + 1, total)
+            else:
+                weight = load_channels(row + 4 * C, C, BC, ACC)
+                top, total = logit_sums(x + b * C * P, weight, first, last, P, C, BC, K, T, V, LAST, WIDE, AHEAD, ACC)
+                store_channels(part, top, 1, 1)
+                store_channels(part + 1, total, 1, 1)
     if SMALL:
         FINAL: tl.constexpr = NEXT if PAPER else NEXT + 1
         if BEGIN < FINAL and END > FINAL:

@@ -166,6 +166,8 @@ def plan(
     if matrix and aligned and not small and last == D_LAST and FEWEST <= BC <= MATRIX:
         ways = on_matrix_units(BC, last, backward)
         first, second = (one if way is None else flat(*way) for one, way in zip((first, second), ways, strict=True))
+        if not paper:  # the programs between the passes read the map
+            between = flat(128 if BC <= 64 else 64 if BC <= MANY else 32, 4, 3, 1)
 
     # Between the passes: of many channels one program for each 64, 32 or 16, of few ones one; in the released form,
     # where they read the map, as many as have room: twice if they have 128 threads, whatever registers they need.
