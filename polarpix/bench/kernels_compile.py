@@ -54,13 +54,18 @@ def widest(channels: int, pixels: int, dtype: str, last: bool) -> int:
 
 
 def widths(ptx: str) -> tuple[list[int], list[int]]:
-    """Bytes per thread of the loads and stores of maps: those written on the lines of load_tile and store_tile."""
+    """Bytes per thread of the loads and stores of maps: those written on the lines of the functions that make them."""
     from polarpix.psa import tiles
 
-    lines: dict[str, range] = {}
-    for kind, function in (("ld", tiles.load_tile), ("st", tiles.store_tile)):
+    lines: dict[str, set[int]] = {"ld": set(), "st": set()}
+    for kind, function in (
+        ("ld", tiles.load_tile),
+        ("ld", tiles.load_pixels),
+        ("st", tiles.store_tile),
+        ("st", tiles.store_pixels),
+    ):
         text, first = inspect.getsourcelines(function.fn)
-        lines[kind] = range(first, first + len(text))
+        lines[kind] |= set(range(first, first + len(text)))
     file = re.search(r'\.file\s+(\d+)\s+"[^"]*psa/tiles\.py"', ptx)
     here, found = ("", 0), {"ld": set[int](), "st": set[int]()}
     inline = told = False  # within inline assembly only its first line counts: some versions number on from there
@@ -72,6 +77,9 @@ def widths(ptx: str) -> tuple[list[int], list[int]]:
         access = re.search(r"\b(ld|st)\.global\S*?(?:\.v(\d))?\.[bfu](\d+)", line)
         if access and file and here[0] == file[1] and here[1] in lines[access[1]]:
             found[access[1]].add(int(access[2] or 1) * int(access[3]) // 8)
+        copied = re.search(r"cp\.async\.c[ag]\.shared\.global.*?\],\s*(0x[0-9a-f]+|\d+)\b", line)
+        if copied and file and here[0] == file[1] and here[1] in lines["ld"]:
+            found["ld"].add(int(copied[1], 0))
     return sorted(found["ld"]), sorted(found["st"])
 
 

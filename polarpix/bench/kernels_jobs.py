@@ -211,26 +211,27 @@ class Job:
         return self.step.name, self.card.capability, dtype, tuple(sorted(self.options.items())), told
 
 
-TILE = ("K", "T", "V", "AHEAD", "LAST", "D_LAST", "WIDE")  # constants of how a map lies and is cut
+TILE = ("K", "T", "V", "AHEAD", "STAGES", "LAST", "D_LAST", "WIDE")  # constants of how a map lies and is cut
 
 
-def plan_of(shape: Sequence[int], itemsize: int, last: bool, form: str, card: Card, d_last: bool | None = None) -> Any:
+def plan_of(shape: Sequence[int], dtype: str, last: bool, form: str, card: Card, d_last: bool | None = None) -> Any:
     """The plan of a map on a card, as :mod:`polarpix.psa.launch` asks for it; of the backward with ``d_last``."""
     from polarpix.psa import plans
 
     B, C, H, W = shape
     paper = form == "paper" or d_last is not None
-    return plans.plan(B, C, H * W, itemsize, last, d_last, paper, card.multiprocessors)
+    matrix = dtype == "bf16" and card.capability // 10 == 9  # as steps.matrix_units has it
+    return plans.plan(B, C, H * W, ITEMSIZE[dtype], last, d_last, paper, card.multiprocessors, matrix)
 
 
-def plans_of(shape: Sequence[int], itemsize: int, form: str, card: Card) -> Iterator[tuple[Any, bool]]:
+def plans_of(shape: Sequence[int], dtype: str, form: str, card: Card) -> Iterator[tuple[Any, bool]]:
     """Every plan of a map, and whether it is of the backward: in both memory formats, the gradient in either."""
     from polarpix.psa import plans
 
     for last in (False, True):
-        yield plan_of(shape, itemsize, last, form, card), False
+        yield plan_of(shape, dtype, last, form, card), False
         for d_last in (last, not last) if shape[1] <= plans.MIXED else (last,):
-            yield plan_of(shape, itemsize, last, form, card, d_last), True
+            yield plan_of(shape, dtype, last, form, card, d_last), True
 
 
 def jobs(grid: Grid = GRID, cards: Sequence[Card] = CARDS) -> Iterator[Job]:
@@ -238,7 +239,7 @@ def jobs(grid: Grid = GRID, cards: Sequence[Card] = CARDS) -> Iterator[Job]:
     seen = set()
     maps = [(dtype, shape) for dtype, shapes in grid.items() for shape in shapes]
     for card, (dtype, shape), (form, layout) in product(cards, maps, KINDS):
-        for plan, backward in plans_of(shape, ITEMSIZE[dtype], form, card):
+        for plan, backward in plans_of(shape, dtype, form, card):
             for step in chain(plan, form, backward):
                 job = Job(step, plan, form, layout, dtype, card)
                 if job.compiled_for not in seen:
@@ -248,9 +249,9 @@ def jobs(grid: Grid = GRID, cards: Sequence[Card] = CARDS) -> Iterator[Job]:
 
 def rooms() -> tuple[Any, ...]:
     """The modules that hold kernels."""
-    from polarpix.psa import kernels, kernels_gate, kernels_grad, kernels_grad_gate, kernels_weight
+    from polarpix.psa import kernels, kernels_dot, kernels_gate, kernels_grad, kernels_grad_gate, kernels_weight
 
-    return kernels, kernels_gate, kernels_grad, kernels_grad_gate, kernels_weight
+    return kernels, kernels_dot, kernels_gate, kernels_grad, kernels_grad_gate, kernels_weight
 
 
 @cache
@@ -273,8 +274,9 @@ def constants(job: Job) -> dict[str, Any]:
     from polarpix.psa import kernels_gate, kernels_grad_gate
 
     plan, step, tiles = job.plan, job.step, job.tiles
-    given: dict[str, Any] = {name: getattr(tiles, name) for name in ("K", "T", "V", "AHEAD")}
+    given: dict[str, Any] = {name: getattr(tiles, name) for name in ("K", "T", "V", "AHEAD", "STAGES")}
     given |= {"PAPER": job.form == "paper", "SEQ": job.layout == "sequential", "ACC": tl.float32}
+    given["CHAIN"] = job.card.capability >= 90  # as steps.overlaps has it
     if step.name == "gate":
         given |= {"BEGIN": 0, "END": kernels_gate.stages(job.form, job.layout, plan.small), "SMALL": plan.small}
     elif step.name == "grad_gate":

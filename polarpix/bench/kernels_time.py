@@ -180,7 +180,7 @@ def predict(task: tuple[Sequence[int], str, bool, tuple[str, str], bool, Card]) 
         task: map (B, C, H, W), dtype, channels_last, (form, layout), backward, card.
     """
     shape, dtype, last, (form, layout), backward, card = task
-    plan = plan_of(shape, ITEMSIZE[dtype], last, form, card, last if backward else None)
+    plan = plan_of(shape, dtype, last, form, card, last if backward else None)
     longest = []
     for step in chain(plan, form, backward):
         if step.sees_maps:
@@ -209,9 +209,7 @@ def wholes(
     for shape, dtype, last, (form, _), backward in kinds:
         times = {card.name: next(found) for card in cards}
         size = math.prod(shape) * ITEMSIZE[dtype]
-        plan = plan_of(
-            shape, ITEMSIZE[dtype], last, form, cards[0], last if backward else None
-        )  # the same on each card
+        plan = plan_of(shape, dtype, last, form, cards[0], last if backward else None)
         launches, passes, limit = counts(plan, form, backward)  # on every card the same
         rows.append(
             Whole(

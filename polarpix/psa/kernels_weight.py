@@ -8,7 +8,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from polarpix.psa.tiles import COUNTS, before_last
+from polarpix.psa.tiles import COUNTS
 
 __all__ = ["grad_weight"]
 
@@ -17,12 +17,11 @@ __all__ = ["grad_weight"]
 def grad_weight(
     state, grads, dw, dW_q, db_q, dW_v, db_v, dW_z, db_z, dln_w, dln_b, dW_q2, db_q2, dW_v2, db_v2, B, parts,
     C: tl.constexpr, BB: tl.constexpr, BL: tl.constexpr, TR: tl.constexpr, TC: tl.constexpr, PAPER: tl.constexpr,
-    CHAIN: tl.constexpr, ACC: tl.constexpr,
+    ACC: tl.constexpr,
 ):  # fmt: skip
     """Over the batch, the sum of left [h] times right [C]. On axis 2, program 0 makes dW_v, 1 dW_q', 2 dW_v', 3 dW_z;
     their first tiles also add up biases, LayerNorm and dW_q.
     """
-    before_last(CHAIN)
     H: tl.constexpr = C // 2
     LS: tl.constexpr = 7 * C + 8
     LG: tl.constexpr = 9 * C + 8

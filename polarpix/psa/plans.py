@@ -169,12 +169,13 @@ def plan(
         if not paper:  # the programs between the passes read the map
             between = flat(128 if BC <= 64 else 64 if BC <= MANY else 32, 4, 3, 1)
 
-    # Between the passes: of many channels one program for each 64, 32 or 16, of few ones one; in the released form,
-    # where they read the map, as many as have room: twice if they have 128 threads, whatever registers they need.
+    # Between the passes: of many channels one program for each 64, 32 or 16, of few ones one to four; in the released
+    # form, where they read the map, as many as have room: twice if they have 128 threads, whatever registers they need.
     gate_warps = second.warps if small else 4 if paper else 8
     S = power((2 if gate_warps <= 4 else 1) * multiprocessors / B)
     if paper:
-        S = min(S, 1 if BC < MANY else BC // 64 if small else BC // 32 if BC == MANY else BC // 16)
+        few = min(4, BC // 16) if 16 * B <= multiprocessors else 1  # they join many splits
+        S = min(S, few if BC < MANY else BC // 64 if small else BC // 32 if BC == MANY else BC // 16)
     S = max(1, min(S, MOST_TOGETHER[paper]))
     BH, BCS = BC // 2, max(BC // S, 16)
     block = 32 * gate_warps * (32 if itemsize > 2 else 64)  # a map of float32 has weights of float32
@@ -213,12 +214,13 @@ def of_map(BC: int, last: bool, aligned: bool, backward: bool) -> tuple[Way, Way
 
 def on_matrix_units(BC: int, last: bool, backward: bool) -> tuple[Pixels | None, Pixels | None]:
     """The passes over a map of bfloat16, but for those that are not faster there."""
-    if backward:  # what is summed over channels is a product of two maps
-        return None, None if last else (64, 4, 3, 1) if BC <= 64 else (32, 4, 3, 3) if BC <= MANY else (32, 8, 3, 1)
-    first = (128, 4, 3, 1) if BC <= 64 else (64, 4, 3 if BC < MANY else 2, 1) if BC <= MANY else (32, 4, 3, 1)
-    if BC <= 64:
-        return first, (64, 4, 2, 3) if last else (128, 4, 3, 1)
-    return first, (64, 4, 2 if last else 3, 3) if BC <= MANY else (64, 8, 3, 1)
+    if last:
+        return (64, 4, 3 if BC < MANY else 2, 1) if not backward and 128 <= BC <= MANY else None, None
+    if backward:
+        return None, (64, 4, 3, 1) if BC <= 64 else (64, 4, 2, 1) if BC < MANY else (32, 4, 3, 3) if BC == MANY else (
+            32, 8, 3, 1)  # fmt: skip
+    return None, (128, 4, 3, 1) if BC <= 64 else (64, 4, 3, 1) if BC < MANY else (128, 8, 3, 1) if BC == MANY else (
+        64, 8, 3, 1)  # fmt: skip
 
 
 def of_small(BC: int, aligned: bool, backward: bool) -> tuple[Way, Way]:

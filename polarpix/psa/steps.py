@@ -28,7 +28,7 @@ __all__ = [
 MAP = ("C", "BC", "VEC", "LAST", "WIDE")
 BETWEEN = (*MAP, "S", "BR", "BU", "BS")
 ACCUMULATE = {torch.float64: tl.float64}  # anything else in float32
-FOLLOW = ("gate", "scale", "grad_gate", "grad_input", "grad_weight")  # kernels that wait for the one before
+FOLLOW = ("gate", "scale", "grad_gate", "grad_input")  # may begin before the launch before has ended
 SHARED = 200 << 10  # bytes of a multiprocessor; less on consumer cards, whose programs then wait for their turn
 
 
@@ -85,12 +85,13 @@ def settle(one: Plan, B: int, kernel: Any, args: Sequence[Any], constants: Mappi
         args: of the kinds that it will be launched with.
     """
     name = kernel.__name__
-    constants = {**constants, "CHAIN": not interpreted() and overlaps(torch.cuda.current_device())}
+    if "CHAIN" in kernel.arg_names:
+        constants = {**constants, "CHAIN": not interpreted() and overlaps(torch.cuda.current_device())}
     if stages:
-        constants |= {"BEGIN": 0, "END": stages, "SMALL": one.small}
+        constants = {**constants, "BEGIN": 0, "END": stages, "SMALL": one.small}
     if interpreted():
         return Step(kernel, constants, {}, *one.split(name, B), stages)
-    later = {"launch_pdl": True} if constants["CHAIN"] and name in FOLLOW else {}
+    later = {"launch_pdl": True} if constants.get("CHAIN") and name in FOLLOW else {}
     options = one.options(name) | later
     made = compiled(kernel, args, constants, options)
     if made.n_spills:

@@ -81,7 +81,7 @@ def test_what_is_compiled_is_what_is_launched(launched, shape, form, layout, mem
     found = [
         Job(step, plan, form, layout, "bf16", card)
         for backward in (False, True)
-        for plan in [plan_of(shape, 2, last, form, card, last if backward else None)]
+        for plan in [plan_of(shape, "bf16", last, form, card, last if backward else None)]
         for step in chain(plan, form, backward)
     ]
     assert [(job.step.name, constants(job)) for job in found] == launched
