@@ -157,8 +157,9 @@ def gate(
     x, out, partial, state, sums, W_v, b_v, W_z, b_z, ln_w, ln_b, W_q2, b_q2, W_v2, b_v2, factor, PV, splits, tiles,
     C: tl.constexpr, BC: tl.constexpr, K: tl.constexpr, T: tl.constexpr, V: tl.constexpr, S: tl.constexpr,
     BR: tl.constexpr, BZ: tl.constexpr, BU: tl.constexpr, BS: tl.constexpr, VEC: tl.constexpr, LAST: tl.constexpr,
-    WIDE: tl.constexpr, STREAM: tl.constexpr, AHEAD: tl.constexpr, STAGES: tl.constexpr, SMALL: tl.constexpr, PAPER: tl.constexpr,
-    SEQ: tl.constexpr, CHAIN: tl.constexpr, BEGIN: tl.constexpr, END: tl.constexpr, ACC: tl.constexpr,
+    WIDE: tl.constexpr, STREAM: tl.constexpr, AHEAD: tl.constexpr, STAGES: tl.constexpr, SMALL: tl.constexpr,
+    PAPER: tl.constexpr, SEQ: tl.constexpr, CHAIN: tl.constexpr, BEGIN: tl.constexpr, END: tl.constexpr,
+    ACC: tl.constexpr,
 ):  # fmt: skip
     """Both gates of a sample by S programs; ``tiles`` tiles of pixels are each one's share in passes over x."""
     P = PV * VEC

@@ -174,7 +174,7 @@ def plan(
     gate_warps = second.warps if small else 4 if paper else 8
     S = power((2 if gate_warps <= 4 else 1) * multiprocessors / B)
     if paper:
-        few = min(4, BC // 16) if 16 * B <= multiprocessors else 1  # they join many splits
+        few = min(4, BC // 16) if multiprocessors >= 16 * B else 1  # they join many splits
         S = min(S, few if BC < MANY else BC // 64 if small else BC // 32 if BC == MANY else BC // 16)
     S = max(1, min(S, MOST_TOGETHER[paper]))
     BH, BCS = BC // 2, max(BC // S, 16)

@@ -70,7 +70,7 @@ def job(name, C=64, P=3072, last=False, backward=False, dtype="bf16", step=None)
 def cut(one, K, T, V, warps=4, **how):
     """The job with other tiles."""
     tiles = dataclasses.replace(one.tiles, K=K, T=T, V=V, warps=warps)
-    return dataclasses.replace(one, plan=dataclasses.replace(one.plan, first=tiles, second=tiles, **how))
+    return dataclasses.replace(one, plan=dataclasses.replace(one.plan, first=tiles, between=tiles, second=tiles, **how))
 
 
 def test_time_of_the_bytes():

@@ -136,7 +136,9 @@ def shared(monkeypatch):
         def plan(*args):
             one = real(*args)
             tiles = dataclasses.replace(one.first, K=2, T=4, V=1)
-            return dataclasses.replace(one, first=tiles, second=tiles, S=together, BR=2, BZ=2, BU=4, BS=2, small=small)
+            return dataclasses.replace(
+                one, first=tiles, between=tiles, second=tiles, S=together, BR=2, BZ=2, BU=4, BS=2, small=small
+            )
 
         real = launch.plan
         monkeypatch.setattr(launch, "plan", plan)

@@ -46,7 +46,7 @@ def _cut(request, monkeypatch):
     def plan(*args):
         one = real(*args)
         tiles = dataclasses.replace(one.first, K=1, T=8, V=1)
-        one = dataclasses.replace(one, first=tiles, second=tiles, small=request.param != "splits")
+        one = dataclasses.replace(one, first=tiles, between=tiles, second=tiles, small=request.param != "splits")
         return dataclasses.replace(one, S=2, BR=2, BZ=2, BU=2) if request.param == "programs that share" else one
 
     real = launch.plan

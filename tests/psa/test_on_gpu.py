@@ -13,7 +13,6 @@ import torch
 
 from polarpix.bench.counting import free_memory, launches, peak_memory
 from polarpix.psa import launch, plans
-from polarpix.psa.steps import multiprocessors
 
 FUSED = [("paper", "parallel"), ("paper", "sequential"), ("released", "parallel")]
 FORMATS = {"contiguous": torch.contiguous_format, "channels_last": torch.channels_last}
@@ -130,11 +129,11 @@ def test_launches_of_a_call(place, shape, small, form, layout, build, monkeypatc
 def bytes_of_vectors(shape, place, memory_format, form):
     """Of the float32 rows of a call forward and of one backward, that have been made: of samples, and of splits."""
     B, C, H, W = shape
-    last, device = memory_format == "channels_last", 0 if place == "cuda" else None
+    last = memory_format == "channels_last"
 
     def plan(d_last):
         paper = form == "paper" or d_last is not None
-        return launch.plan(B, C, H * W, 4, last, d_last, paper, multiprocessors(device))
+        return launch.plan(B, C, H * W, 4, last, d_last, paper, *launch.device(torch.empty(0, device=place)))
 
     one, two = plan(None), plan(last)
     there, back = (max(step.splits for steps in way.settled.values() for step in steps) for way in (one, two))
