@@ -19,7 +19,6 @@ MULTIPROCESSORS = 132  # where there is no device to ask
 SECTOR = 16  # numbers of 16 bits in the least that memory gives
 REGISTERS = 1 << 16  # of a multiprocessor
 MANY = 256  # channels whose matrices are shared by the programs of a sample
-FEWEST, MATRIX = 32, 512  # channels with which passes run on the matrix units
 MOST = 1024  # channels from which a program has 512 threads, of 128 registers
 MOST_TOGETHER = {True: 32, False: 128}  # programs that share a sample between the passes, by paper form
 
@@ -163,11 +162,11 @@ def plan(
         kinds = ((8, 32, True, 1), (8, 32, True, 1))
     first, second = (lay_out(*way, BC, P, itemsize, last, aligned) for way in kinds)
     between = second
-    if matrix and aligned and not small and last == D_LAST and FEWEST <= BC <= MATRIX:
+    if matrix and aligned and not small and last == D_LAST:
         ways = on_matrix_units(BC, last, backward)
-        first, second = (one if way is None else flat(*way) for one, way in zip((first, second), ways, strict=True))
-        if not paper:  # the programs between the passes read the map
-            between = flat(128 if BC <= 64 else 64 if BC <= MANY else 32, 4, 3, 1)
+        made = [one if way is None else flat(*way) for one, way in zip((first, second, second), ways, strict=True)]
+        first, second = made[0], made[2]
+        between = between if paper else made[1]
 
     # Between the passes: of many channels one program for each 64, 32 or 16, of few ones one to four; in the released
     # form, where they read the map, as many as have room: twice if they have 128 threads, whatever registers they need.
@@ -190,7 +189,6 @@ def plan(
 # Warps of a program, numbers of 16 bits that a thread holds of a tile, whether the next tile is asked for ahead, and
 # waves: of the first and of the second pass. As measured on an H200: docs/derivation.
 Way = tuple[int, int, bool, int]
-Pixels = tuple[int, int, int, int]  # on the matrix units: pixels of a tile, warps, stages, waves
 
 
 def of_map(BC: int, last: bool, aligned: bool, backward: bool) -> tuple[Way, Way]:
@@ -212,15 +210,29 @@ def of_map(BC: int, last: bool, aligned: bool, backward: bool) -> tuple[Way, Way
     return (warps, 16, True, 1), (warps, 32 if BC < MOST else 16, True, 8)
 
 
-def on_matrix_units(BC: int, last: bool, backward: bool) -> tuple[Pixels | None, Pixels | None]:
-    """The passes over a map of bfloat16, but for those that are not faster there."""
+# The same on the matrix units, by channels: pixels of a tile, warps, stages, waves. What is not here is faster by hand.
+Pixels = tuple[int, int, int, int]
+POOL_LAST: dict[int, Pixels] = {
+    128: (64, 4, 3, 1),
+    256: (64, 4, 2, 1),
+}  # of channels_last maps; else of contiguous ones
+SCALE: dict[int, Pixels] = {
+    32: (128, 4, 3, 1), 64: (128, 4, 3, 1), 128: (64, 4, 3, 1), 256: (128, 8, 3, 1), 512: (64, 8, 3, 1),
+}  # fmt: skip
+GRAD_INPUT: dict[int, Pixels] = {
+    32: (64, 4, 3, 1), 64: (64, 4, 3, 1), 128: (64, 4, 2, 1), 256: (32, 4, 3, 3), 512: (32, 8, 3, 1),
+}  # fmt: skip
+LOGITS: dict[int, Pixels] = {
+    32: (128, 4, 3, 1), 64: (128, 4, 3, 1), 128: (64, 4, 3, 1), 256: (64, 4, 3, 1), 512: (32, 4, 3, 1),
+}  # fmt: skip
+
+
+def on_matrix_units(BC: int, last: bool, backward: bool) -> tuple[Pixels | None, Pixels | None, Pixels | None]:
+    """The first pass over a map of bfloat16, that for its logits (released form), and the second."""
+    logits = None if backward else LOGITS.get(BC)
     if last:
-        return (64, 4, 3 if BC < MANY else 2, 1) if not backward and 128 <= BC <= MANY else None, None
-    if backward:
-        return None, (64, 4, 3, 1) if BC <= 64 else (64, 4, 2, 1) if BC < MANY else (32, 4, 3, 3) if BC == MANY else (
-            32, 8, 3, 1)  # fmt: skip
-    return None, (128, 4, 3, 1) if BC <= 64 else (64, 4, 3, 1) if BC < MANY else (128, 8, 3, 1) if BC == MANY else (
-        64, 8, 3, 1)  # fmt: skip
+        return None if backward else POOL_LAST.get(BC), logits, None
+    return None, logits, (GRAD_INPUT if backward else SCALE).get(BC)
 
 
 def of_small(BC: int, aligned: bool, backward: bool) -> tuple[Way, Way]:

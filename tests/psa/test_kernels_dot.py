@@ -17,8 +17,7 @@ DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 def _on_matrix_units(monkeypatch):
     """Every pass of bfloat16, in tiles of 32 pixels, of which three programs take some; fresh memory holds NaN."""
     monkeypatch.setattr(plans, "SMALL", 0)
-    monkeypatch.setattr(plans, "FEWEST", 16)
-    monkeypatch.setattr(plans, "on_matrix_units", lambda *_: ((32, 4, 2, 1), (32, 4, 2, 1)))
+    monkeypatch.setattr(plans, "on_matrix_units", lambda *_: ((32, 4, 2, 1),) * 3)
     monkeypatch.setattr(plans.Plan, "split", lambda one, *_: (1, -(-one.P // one.tiles_of("pool").BP)))
     empty = torch.Tensor.new_empty
     monkeypatch.setattr(torch.Tensor, "new_empty", lambda *args, **more: empty(*args, **more).fill_(float("nan")))

@@ -282,7 +282,7 @@ def test_a_sample_beyond_two_to_the_31st_number(place, form, layout, memory_form
 @pytest.mark.parametrize(("form", "layout"), FUSED)
 @everywhere
 def test_samples_beyond_two_to_the_31st_number(place, form, layout, build):
-    """Many samples that are all the same."""
+    """Many samples that are all the same: to the last bit, and but for rounding what one of them gives alone."""
     many, size = (32784, 32) if place == "cuda" else (3, 4)
     block = build(64, form, layout, torch.bfloat16, impl="fused").to(place)
     y, e = problem((1, 64, size, size), place, dtype=torch.bfloat16)
@@ -291,4 +291,5 @@ def test_samples_beyond_two_to_the_31st_number(place, form, layout, build):
     (dx,) = torch.autograd.grad(out, x, e.expand_as(x).contiguous())
     wanted = sweep(block, block, y, e)
     for found, one in zip((out.detach(), dx), wanted[:2], strict=True):
-        assert bool((found == one).all())
+        assert bool((found == found[:1]).all())
+        torch.testing.assert_close(found[:1], one, rtol=0.02, atol=0.02)
