@@ -113,11 +113,12 @@ def occupancy(card: Card, registers: int, threads: int, shared: int = 0) -> floa
 
 def settled(job: Job) -> tuple[Job, Any]:
     """What runs, compiled or taken from Triton's cache: where the kernel spills, the launch compiles it anew."""
-    found = compile_kernel(job)
-    if resources(found.asm["cubin"])[1]:
-        job = dataclasses.replace(job, at_will=True)
-        found = compile_kernel(job)
-    return job, found
+    for again in range(3):
+        tried = dataclasses.replace(job, again=again)
+        found = compile_kernel(tried)
+        if not resources(found.asm["cubin"])[1]:
+            break
+    return tried, found
 
 
 def compiled(job: Job) -> Compiled:
@@ -127,7 +128,7 @@ def compiled(job: Job) -> Compiled:
     shared += found.metadata.shared  # asked for at the launch, beside what the code names
     share = occupancy(job.card, registers, job.threads, shared)
     wide = widths(found.asm["ptx"])
-    return Compiled(*job.key, registers, spilled, job.at_will, shared, job.threads, share, *wide)
+    return Compiled(*job.key, registers, spilled, job.again > 0, shared, job.threads, share, *wide)
 
 
 def each(function: Callable[[T], S], tasks: Sequence[T], workers: int, unit: str) -> list[S]:

@@ -164,12 +164,12 @@ class Job:
     layout: str
     dtype: str
     card: Card
-    at_will: bool = False
+    again: int = 0
 
     @property
     def options(self) -> dict[str, int]:
-        """Of the compiler, as the launch gives them; with registers ``at_will`` where it spilled without."""
-        found: dict[str, int] = self.plan.options(self.step.name, self.at_will)
+        """Of the compiler, as the launch gives them; ``again`` where it spilled as the plan has it."""
+        found: dict[str, int] = self.plan.options(self.step.name, self.again)
         return found
 
     @property

@@ -15,7 +15,7 @@ class Compiled:
     """One kernel for one kind of map and one architecture; widths in bytes, of every access to a map.
 
     ``gradient`` is how the gradient of the output lies, empty where none is read; ``anew`` that the kernel spilled as
-    its plan has it, and is therefore compiled anew, with registers at will.
+    its plan has it, and is therefore compiled anew, with more registers or threads.
     """
 
     kernel: str
@@ -128,8 +128,8 @@ def kernels_section(compiled: Sequence[Compiled], widest: Callable[[int, int, st
     ]  # fmt: skip
     told = (
         "Forms, layouts and maps of a kernel together: smallest and largest; anew: how many were compiled anew, with "
-        "registers at will. gate and grad_gate see the map of small samples only, gate always in the released form. "
-        "Every one has its row in the record."
+        "more registers or threads. gate and grad_gate see the map of small samples only, gate always in the released "
+        "form. Every one has its row in the record."
     )
     return Section("Kernels", told, Table(head, rows))
 

@@ -13,6 +13,7 @@ __all__ = ["MIXED", "MULTIPROCESSORS", "REGISTERS", "SMALL", "Plan", "plan"]
 
 SMALL = 1 << 16  # elements of a sample of many channels whose second pass the programs that make its gates do
 CACHED = 96 << 20  # bytes of a map of which the cache of an H200 keeps a good part from pass to pass
+FEW_WARPS = 4  # of which twice as many may still have 255 registers a thread
 MIXED = 512  # most channels of a gradient that lies in the other memory layout than x and is not copied
 PROGRAMS = 528  # of a pass over the map, where there is no device to ask: four for each of 132 multiprocessors
 MULTIPROCESSORS = 132  # where there is no device to ask
@@ -104,20 +105,24 @@ class Plan:
             tiles = max(min(least, pieces), triton.cdiv(pieces, max(1, tiled.waves * programs // B)))
         return tiles, triton.cdiv(pieces, tiles)
 
-    def options(self, kernel: str, at_will: bool = False) -> dict[str, int]:
+    def options(self, kernel: str, again: int = 0) -> dict[str, int]:
         """Warps of a kernel's programs and, where it is said, the most registers that its threads may have.
 
         Left alone the assembler stops at a number of registers at which one more program runs beside, and puts an
         address aside for it. Told a number it takes what it needs.
 
         Args:
-            at_will: it has put something aside: let it take more registers, whichever kernel it is.
+            again: so many times it has put something aside: after the first let it take more registers, whichever
+                kernel it is; after the second let twice as many threads hold what it has, if they find room.
         """
         warps = self.tiles_of(kernel).warps
+        at_will = again > 0
         if kernel == "grad_weight":  # its tiles are the same for every map
             warps = 4
         elif kernel in ("gate", "grad_gate"):  # few programs: none waits for room
             warps, at_will = self.gate_warps, True
+        if again > 1 and warps <= FEW_WARPS:
+            warps *= 2
         most = {"maxnreg": min(255, REGISTERS // (32 * warps))} if at_will and not torch.version.hip else {}
         return {"num_warps": warps, **most}
 
@@ -158,6 +163,8 @@ def plan(
     # a program has no registers for all that a small sample asks of it.
     small = BC < MOST and C * P <= SMALL and (BC >= MANY or C * P <= SMALL // 8)
     kinds = of_small(BC, aligned, backward) if small else of_map(BC, last, aligned, backward)
+    if BC == MANY and itemsize == 2 and D_LAST and not last:  # one of two tiles is reordered: there are no registers
+        kinds = ((8, 16, False, 3), kinds[1])
     if BC == 128 and itemsize == 4 and last and not D_LAST:  # Triton 3.8 dies of these two layouts side by side
         kinds = ((8, 32, True, 1), (8, 32, True, 1))
     first, second = (lay_out(*way, BC, P, itemsize, last, aligned) for way in kinds)
@@ -202,11 +209,12 @@ def of_map(BC: int, last: bool, aligned: bool, backward: bool) -> tuple[Way, Way
         warps = min(16, max(2, BC // 32)) if BC <= MANY else min(16, BC // 64)
         if backward:
             second = (4, 32, False, 3) if BC == MANY else (warps, 32 if BC < MOST else 16, BC == 512, 3)
-            return (warps, 32, False, 3), second
+            return (warps, 32 if BC < MOST else 16, False, 3), second
         return (warps, 64, False, 1), (warps, 64, False, 3)
     warps = max(4, min(16, BC // 64))  # every number has an address of its own
     if backward:
-        return (warps, 16, False, 1), (warps, 16 if BC < MOST and not last else 8, not last, 8)
+        first = (warps, 16 if BC < MOST else 8, False, 1)
+        return first, (warps, 16 if BC < MOST and not last else 8, not last, 8)
     return (warps, 16, True, 1), (warps, 32 if BC < MOST else 16, True, 8)
 
 

@@ -77,7 +77,7 @@ class Step:
 
 
 def settle(one: Plan, B: int, kernel: Any, args: Sequence[Any], constants: Mapping[str, Any], stages: int = 0) -> Step:
-    """A kernel of a plan, compiled for the device at hand: where it would spill, with registers at will.
+    """A kernel of a plan, compiled for the device at hand: where it would spill, with more registers or threads.
 
     So many programs share a pass as the device has room for at a time: none of them waits for its turn.
 
@@ -92,11 +92,11 @@ def settle(one: Plan, B: int, kernel: Any, args: Sequence[Any], constants: Mappi
     if interpreted():
         return Step(kernel, constants, {}, *one.split(name, B), stages)
     later = {"launch_pdl": True} if constants.get("CHAIN") and name in FOLLOW else {}
-    options = one.options(name) | later
-    made = compiled(kernel, args, constants, options)
-    if made.n_spills:
-        options = one.options(name, at_will=True) | later
+    for again in range(3):
+        options = one.options(name, again) | later
         made = compiled(kernel, args, constants, options)
+        if not made.n_spills:
+            break
     room = residents(made.n_regs, 32 * options["num_warps"], made.metadata.shared)
     tiles, splits = one.split(name, B, room * multiprocessors(torch.cuda.current_device()))
     fixed = tuple(constants[name] for name in kernel.arg_names[len(args) :])

@@ -126,7 +126,7 @@ def test_compiled_for_what_makes_the_code():
     for other in (
         dataclasses.replace(job, dtype="fp16"),
         dataclasses.replace(job, card=CARDS[1]),
-        dataclasses.replace(job, at_will=True),
+        dataclasses.replace(job, again=1),
         dataclasses.replace(job, plan=dataclasses.replace(job.plan, first=dataclasses.replace(job.tiles, K=16))),
     ):
         assert other.compiled_for != job.compiled_for

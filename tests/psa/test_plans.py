@@ -72,12 +72,16 @@ def test_a_pass_is_shared_by_as_many_as_have_room(B, P, programs):
 @settings(max_examples=200, deadline=None)
 @given(half=st.integers(1, 1024), P=st.integers(1, 200_000), itemsize=st.sampled_from([2, 4]), last=st.booleans())
 def test_registers_at_will_are_what_a_multiprocessor_has(half, P, itemsize, last):
+    """And then twice as many threads hold them, where each of these may have 255."""
     one = plan(8, 2 * half, P, itemsize, last, last)
     for name in ("pool", "gate", "scale", "grad_pool", "grad_gate", "grad_input", "grad_weight"):
-        usual, more = one.options(name), one.options(name, at_will=True)
+        usual, more = one.options(name), one.options(name, 1)
         assert more["num_warps"] == usual["num_warps"]
         assert more["maxnreg"] == min(255, REGISTERS // (32 * more["num_warps"]))
         assert usual.get("maxnreg", more["maxnreg"]) == more["maxnreg"]
+        most = one.options(name, 2)
+        assert most["num_warps"] == (2 if usual["num_warps"] <= 4 else 1) * usual["num_warps"]
+        assert most["maxnreg"] == min(255, REGISTERS // (32 * most["num_warps"]))
 
 
 def test_a_row_that_begins_anywhere_is_taken_in_whole_sectors():

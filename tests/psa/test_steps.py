@@ -48,17 +48,27 @@ def _device(monkeypatch):
 STREAM, GRID = 7, (3, 1, 1)
 
 
-@pytest.mark.parametrize("spills", [0, 2])
+@pytest.mark.parametrize("times", [0, 1, 2, 3])
 @pytest.mark.usefixtures("_device")
-def test_a_kernel_that_spills_gets_more_registers(spills):
+def test_a_kernel_that_spills_gets_more_registers_and_then_more_threads(times, monkeypatch):
     """It is compiled to see, before it is launched for the first time."""
     one = plans.plan(8, 64, 3072, 2, False)
-    kernel = Kernel(spills)
+    kernel = Kernel()
+    warmup = kernel.warmup
+
+    def spilling(*args, **options):
+        made = warmup(*args, **options)
+        made.n_spills = len(kernel.compiled) <= times
+        return made
+
+    monkeypatch.setattr(kernel, "warmup", spilling, raising=False)
     step = steps.settle(one, 8, kernel, ("x", "out"), {"BS": 4})
-    usual, more = one.options("pool"), one.options("pool", at_will=True)
-    assert "maxnreg" not in usual
-    assert kernel.compiled == [{"BS": 4} | options for options in ([usual, more] if spills else [usual])]
-    assert step.options == (more if spills else usual)
+    ways = [one.options("pool", again) for again in range(3)]
+    assert "maxnreg" not in ways[0]
+    assert ways[1]["num_warps"] < ways[2]["num_warps"]
+    tried = ways[: times + 1]
+    assert kernel.compiled == [{"BS": 4} | options for options in tried]
+    assert step.options == tried[-1]
     assert not kernel.launched
 
 
