@@ -49,38 +49,7 @@ COLUMNS = ("kernel", "form", "layout", "dtype", "channels", "pixels", "memory", 
 
 
 # Rows of the committed report that still spill, registers at will or not, and their bytes. None is of sm_90.
-SPILLING = {
-    ("grad_pool", "paper", "sequential", "bf16", 1024, 1271, "contiguous", "contiguous", "sm_80"): 8,
-    ("grad_pool", "released", "parallel", "bf16", 1024, 1271, "contiguous", "contiguous", "sm_80"): 8,
-    ("grad_pool", "paper", "sequential", "bf16", 2048, 221, "contiguous", "contiguous", "sm_80"): 8,
-    ("grad_pool", "released", "parallel", "bf16", 2048, 221, "contiguous", "contiguous", "sm_80"): 8,
-    ("grad_pool", "released", "parallel", "bf16", 64, 3072, "channels_last", "contiguous", "sm_100"): 48,
-    ("grad_pool", "released", "parallel", "bf16", 48, 3072, "channels_last", "contiguous", "sm_100"): 32,
-    ("grad_pool", "released", "parallel", "bf16", 256, 16384, "contiguous", "channels_last", "sm_100"): 56,
-    ("grad_pool", "released", "parallel", "bf16", 2, 3072, "contiguous", "channels_last", "sm_100"): 96,
-    ("grad_pool", "released", "parallel", "bf16", 32, 3072, "channels_last", "contiguous", "sm_100"): 40,
-    ("grad_pool", "released", "parallel", "bf16", 96, 768, "contiguous", "channels_last", "sm_100"): 80,
-    ("grad_pool", "released", "parallel", "bf16", 96, 768, "channels_last", "contiguous", "sm_100"): 56,
-    ("grad_pool", "released", "parallel", "bf16", 128, 192, "contiguous", "channels_last", "sm_100"): 80,
-    ("grad_pool", "released", "parallel", "bf16", 128, 192, "channels_last", "contiguous", "sm_100"): 32,
-    ("grad_pool", "paper", "sequential", "bf16", 1024, 1271, "contiguous", "contiguous", "sm_100"): 16,
-    ("grad_pool", "released", "parallel", "bf16", 1024, 1271, "contiguous", "contiguous", "sm_100"): 16,
-    ("grad_pool", "released", "parallel", "bf16", 1024, 1280, "contiguous", "contiguous", "sm_100"): 48,
-    ("grad_pool", "paper", "sequential", "bf16", 2048, 221, "contiguous", "contiguous", "sm_100"): 16,
-    ("grad_pool", "released", "parallel", "bf16", 2048, 221, "contiguous", "contiguous", "sm_100"): 16,
-    ("grad_pool", "released", "parallel", "fp16", 64, 3072, "channels_last", "contiguous", "sm_100"): 64,
-    ("grad_pool", "released", "parallel", "bf16", 64, 3072, "channels_last", "contiguous", "sm_120"): 328,
-    ("grad_pool", "released", "parallel", "bf16", 48, 3072, "channels_last", "contiguous", "sm_120"): 232,
-    ("grad_gate", "released", "parallel", "bf16", 512, 48, "channels_last", "channels_last", "sm_120"): 8,
-    ("grad_pool", "released", "parallel", "bf16", 2, 3072, "contiguous", "channels_last", "sm_120"): 96,
-    ("grad_pool", "released", "parallel", "bf16", 2, 3072, "channels_last", "contiguous", "sm_120"): 40,
-    ("grad_pool", "released", "parallel", "bf16", 32, 3072, "channels_last", "contiguous", "sm_120"): 328,
-    ("grad_pool", "released", "parallel", "bf16", 96, 768, "channels_last", "contiguous", "sm_120"): 216,
-    ("grad_pool", "released", "parallel", "bf16", 128, 192, "contiguous", "channels_last", "sm_120"): 8,
-    ("grad_pool", "released", "parallel", "bf16", 128, 192, "channels_last", "contiguous", "sm_120"): 320,
-    ("grad_pool", "released", "parallel", "fp16", 64, 3072, "channels_last", "contiguous", "sm_120"): 264,
-    ("grad_gate", "released", "parallel", "fp16", 512, 48, "channels_last", "channels_last", "sm_120"): 8,
-}
+SPILLING = {("pool", "paper", "parallel", "bf16", 1024, 1271, "contiguous", "", "sm_120"): 8}
 
 
 def check(one):
