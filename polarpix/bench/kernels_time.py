@@ -61,7 +61,7 @@ def tile_lines() -> frozenset[int]:
     from polarpix.psa import tiles
 
     found: set[int] = set()
-    for function in (tiles.load_tile, tiles.store_tile):
+    for function in (tiles.load_tile, tiles.load_pixels, tiles.store_tile, tiles.store_pixels):
         text, first = inspect.getsourcelines(function.fn)
         found |= set(range(first, first + len(text) + NUMBERED_ON))
     return frozenset(found)
@@ -80,7 +80,7 @@ def pixel_loops(assembly: str) -> list[Loop]:
         elif place := re.match(r'\s*//## File "(.*?)", line (\d+)', line):
             at_tile = place[1].endswith("psa/tiles.py") and int(place[2]) in tile_lines()
         elif code := re.match(r"\s*/\*[0-9a-f]{4,}\*/\s+(?:@!?U?P\w+\s+)?([A-Z][\w.]*)(.*)", line):
-            if at_tile and code[1].startswith(("LDG", "STG")):
+            if at_tile and code[1].split(".")[0] in ("LDG", "LDGSTS", "STG"):
                 accesses[instructions] = width(code[1])
             target = re.search(r"\((\.L_x_\d+)\)", code[2]) if code[1].startswith("BRA") else None
             if target and labels.get(target[1], instructions) < instructions:

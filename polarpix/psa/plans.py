@@ -215,7 +215,7 @@ def of_map(BC: int, last: bool, aligned: bool, backward: bool) -> tuple[Way, Way
     if backward:
         first = (warps, 16 if BC < MOST else 8, False, 1)
         return first, (warps, 16 if BC < MOST and not last else 8, not last, 8)
-    return (warps, 16, True, 1), (warps, 32 if BC < MOST else 16, True, 8)
+    return (warps, 16, BC < MOST, 1), (warps, 32 if BC < MOST else 16, True, 8)
 
 
 # The same on the matrix units, by channels: pixels of a tile, warps, stages, waves. What is not here is faster by hand.
