@@ -105,7 +105,7 @@ def begin(x: Tensor, weights: Sequence[Tensor]) -> int | None:
     return int(torch._C._cuda_getCurrentRawStream(x.device.index))
 
 
-def device(x: Tensor) -> tuple[int, bool]:
+def hardware(x: Tensor) -> tuple[int, bool]:
     """What a plan asks of the device: its multiprocessors, and whether it has matrix units for the map."""
     index = x.device.index
     return multiprocessors(index), x.dtype == torch.bfloat16 and matrix_units(index)
@@ -122,7 +122,7 @@ def _forward(x: Tensor, weights: Sequence[Tensor], form: str, layout: str, scale
     if not all(map(Tensor.is_contiguous, weights)):
         weights = [one.contiguous() for one in weights]
     gate_weights, norm = in_order(weights, form, GATE, x), in_order(weights, form, NORM, x)
-    one = plan(B, C, P, x.element_size(), last, None, form == "paper", *device(x))
+    one = plan(B, C, P, x.element_size(), last, None, form == "paper", *hardware(x))
     kind = (x.device.index, x.dtype, *[one.dtype for one in weights], form, layout, "forward")
     steps = one.settled.get(kind)
     if steps is None:
@@ -161,7 +161,7 @@ def _backward(
         weights = [one.contiguous() for one in weights]
     gate_weights = in_order(weights, form, GRAD_GATE, x)
     out = in_order(dW, form, ("W_q", "b_q", *GATE), x)
-    one = plan(B, C, P, x.element_size(), last, d_last, True, *device(x))
+    one = plan(B, C, P, x.element_size(), last, d_last, True, *hardware(x))
     kind = (x.device.index, x.dtype, d.dtype, *[one.dtype for one in weights], form, layout, "backward")
     steps = one.settled.get(kind)
     if steps is None:

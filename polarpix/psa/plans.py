@@ -220,10 +220,8 @@ def of_map(BC: int, last: bool, aligned: bool, backward: bool) -> tuple[Way, Way
 
 # The same on the matrix units, by channels: pixels of a tile, warps, stages, waves. What is not here is faster by hand.
 Pixels = tuple[int, int, int, int]
-POOL_LAST: dict[int, Pixels] = {
-    128: (64, 4, 3, 1),
-    256: (64, 4, 2, 1),
-}  # of channels_last maps; else of contiguous ones
+# POOL_LAST is of channels_last maps, the next two are of contiguous ones, LOGITS of both.
+POOL_LAST: dict[int, Pixels] = {128: (64, 4, 3, 1), 256: (64, 4, 2, 1)}
 SCALE: dict[int, Pixels] = {
     32: (128, 4, 3, 1), 64: (128, 4, 3, 1), 128: (64, 4, 3, 1), 256: (128, 8, 3, 1), 512: (64, 8, 3, 1),
 }  # fmt: skip

@@ -124,8 +124,10 @@ def overlaps(index: int | None) -> bool:
 
 @functools.cache
 def matrix_units(index: int | None) -> bool:
-    """Whether a device has those on which passes have been measured: of compute capability 9; without one, yes."""
-    return index is None or not torch.cuda.is_available() or torch.cuda.get_device_capability(index)[0] == 9
+    """Whether a device has those on which passes were measured: NVIDIA's of compute capability 9; without one, yes."""
+    if index is None or not torch.cuda.is_available():
+        return True
+    return not torch.version.hip and torch.cuda.get_device_capability(index)[0] == 9  # AMD counts so, too
 
 
 @functools.cache

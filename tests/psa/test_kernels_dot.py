@@ -97,4 +97,4 @@ def test_only_bfloat16_asks_for_them(monkeypatch):
     """float16 has not float32's range: small parts would vanish."""
     monkeypatch.setattr(launch, "matrix_units", lambda index: True)
     for dtype in (torch.float16, torch.float32, torch.bfloat16):
-        assert launch.device(torch.zeros(1, 2, 1, 1, dtype=dtype))[1] == (dtype == torch.bfloat16)
+        assert launch.hardware(torch.zeros(1, 2, 1, 1, dtype=dtype))[1] == (dtype == torch.bfloat16)

@@ -93,8 +93,8 @@ def test_weights_of_another_dtype_get_kernels_of_their_own(build):
         out = block(y)
         outs.append(out.detach())
         out.backward(torch.ones_like(out))
-    one = plans.plan(2, 16, 15, 2, False, None, True, *launch.device(x))
-    back = plans.plan(2, 16, 15, 2, False, False, True, *launch.device(x))
+    one = plans.plan(2, 16, 15, 2, False, None, True, *launch.hardware(x))
+    back = plans.plan(2, 16, 15, 2, False, False, True, *launch.hardware(x))
     assert len(one.settled) == len(back.settled) == 2
     torch.testing.assert_close(*outs, rtol=0.05, atol=0.05)
     plans.plan.cache_clear()

@@ -133,7 +133,7 @@ def bytes_of_vectors(shape, place, memory_format, form):
 
     def plan(d_last):
         paper = form == "paper" or d_last is not None
-        return launch.plan(B, C, H * W, 4, last, d_last, paper, *launch.device(torch.empty(0, device=place)))
+        return launch.plan(B, C, H * W, 4, last, d_last, paper, *launch.hardware(torch.empty(0, device=place)))
 
     one, two = plan(None), plan(last)
     there, back = (max(step.splits for steps in way.settled.values() for step in steps) for way in (one, two))

@@ -113,6 +113,29 @@ def test_so_many_programs_share_a_pass_as_find_room(registers, room, waves):
 
 
 @pytest.mark.parametrize(
+    ("capability", "hip", "overlaps", "matrix"),
+    [
+        ((8, 0), None, False, False),
+        ((9, 0), None, True, True),
+        ((10, 0), None, True, False),
+        ((12, 0), None, True, False),
+        ((9, 4), "6.4", False, False),
+    ],
+)
+def test_what_a_device_can(capability, hip, overlaps, matrix, monkeypatch):
+    """Launches overlap from capability 9 on, matrix units were measured on 9 alone; AMD's numbers mean other things."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda index: capability)
+    monkeypatch.setattr(torch.version, "hip", hip)
+    for ask in (steps.overlaps, steps.matrix_units):
+        ask.cache_clear()
+    assert (steps.overlaps(0), steps.matrix_units(0)) == (overlaps, matrix)
+    for ask in (steps.overlaps, steps.matrix_units):
+        ask.cache_clear()
+    assert steps.matrix_units(None)
+
+
+@pytest.mark.parametrize(
     ("registers", "threads", "shared", "room"),
     [(64, 128, 0, 8), (65, 128, 0, 7), (16, 128, 0, 16), (16, 1024, 0, 2), (255, 512, 0, 1), (32, 128, 100 << 10, 2)],
 )
